@@ -1,0 +1,1 @@
+"""OTCache core: step-caching schedules for diffusion samplers. Knows nothing of ComfyUI."""

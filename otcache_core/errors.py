@@ -1,0 +1,5 @@
+"""The one exception that users are meant to read."""
+
+
+class OTCacheError(ValueError):
+    """Bad input, said in one sentence that names what is wrong and how to mend it."""

@@ -1,0 +1,111 @@
+"""How a skipped step's velocity is formed from the evaluations already made.
+
+Every predictor here is linear in past evaluations.
+
+* *Extrapolation* (hold, linear, quadratic): weights of the last evaluations at the skipped step's own sigma, which is
+  Newton's divided-difference polynomial on the uneven grid. MeanCache's mean velocity is a recursion of the same sort.
+* *Fitted multistep*: weights for the mean velocity u of the whole segment, from its compute step to the next. The compute
+  step itself keeps the model's output v_k; the skipped steps follow the ramp v_k + (sigma - sigma_k) g whose slope g
+  makes the Euler sum over the segment land where u does.
+
+The ramp is why a schedule that computes every step changes nothing, bit for bit, whatever its weights.
+"""
+
+import numpy as np
+
+from .errors import OTCacheError
+from .schedule import HISTORY
+
+RIDGE = 1e-4
+PRIOR_DAMPING = 0.5  # what fitted weights are pulled to: linear extrapolation, half of it
+
+
+def divided_differences(past: np.ndarray) -> np.ndarray:
+    """Newton's divided differences of order 0..m - 1 at `past` [m] (newest first), float64 rows [m, m] over evaluations."""
+    rows = np.eye(len(past))
+    for order in range(1, len(past)):
+        for i in range(len(past) - 1, order - 1, -1):
+            rows[i] = (rows[i] - rows[i - 1]) / (past[i] - past[i - order])
+    return rows
+
+
+def extrapolation_weights(past: np.ndarray, sigmas, order: int, damping: float = 1.0) -> np.ndarray:
+    """Weights float64 [..., m] of the evaluations at `past` (newest first, [m]) that predict the velocity at `sigmas` [...].
+
+    order 0 holds, 1 is linear, 2 quadratic in sigma; fewer evaluations lower the order. `damping` scales all but hold.
+    """
+    rows = divided_differences(past)
+    offsets = np.asarray(sigmas, dtype=np.float64)[..., None] - past
+    weights = np.broadcast_to(rows[0], (*offsets.shape[:-1], len(past))).copy()
+    for k in range(1, min(order, len(past) - 1) + 1):
+        weights += damping * np.prod(offsets[..., :k], axis=-1)[..., None] * rows[k]
+    return weights
+
+
+def extrapolated_displacements(past: np.ndarray, sigmas: np.ndarray, order: int, damping: float = 1.0) -> np.ndarray:
+    """Displacement float64 [M, m] up to each grid point of `sigmas` [M + 1] after the first, in units of each evaluation.
+
+    The first of `sigmas` is the compute step past[0], where extrapolation of any order gives its own evaluation.
+    """
+    return np.cumsum(np.diff(sigmas)[:, None] * extrapolation_weights(past, sigmas[:-1], order, damping), axis=0)
+
+
+def extrapolated_mean_weights(past: np.ndarray, sigmas: np.ndarray, order: int, damping: float = 1.0) -> np.ndarray:
+    """The same as weights float64 [m] of the mean velocity over the segment's whole grid `sigmas` [M + 1]."""
+    return extrapolated_displacements(past, sigmas, order, damping)[-1] / (sigmas[-1] - sigmas[0])
+
+
+def ramp_moment(sigmas: np.ndarray) -> float:
+    """sum_i h_i (sigma_i - sigma_k) over one segment's grid `sigmas` [m + 1]: how far a unit slope moves the latent."""
+    return float(np.diff(sigmas) @ (sigmas[:-1] - sigmas[0]))
+
+
+def ramp_slope(mean, velocity, sigmas: np.ndarray):
+    """Slope g such that velocity + (sigma - sigma_k) g sums over the segment `sigmas` [m + 1], m >= 2, to mean * h.
+
+    `mean` and `velocity` are latent-shaped tensors (or arrays); so is the result.
+    """
+    return (mean - velocity) * ((sigmas[-1] - sigmas[0]) / ramp_moment(sigmas))
+
+
+def mean_velocity_step(sigmas: np.ndarray, velocities):
+    """MeanCache's velocity at one skipped step (arXiv 2601.19961), as its published code forms it.
+
+    sigmas: float64 [K + 2], the K steps looked back on, the present one and the next; velocities: the K velocities before
+    the present step, oldest first, predicted ones included, K >= 1. With the displacement form of the mean velocity,
+    u = (x_i - x_{i-K}) / (sigma_i - sigma_{i-K}), it is v_{i-1} + (u - v_{i-K}) / (sigma_i - sigma_{i-K}) * h_i.
+    For a velocity linear in sigma that derivative is half the difference quotient (v_{i-1} - v_{i-K}) / (...), which is
+    why the two forms must not be confused.
+    """
+    h = np.diff(sigmas)
+    span = sigmas[-2] - sigmas[0]
+    mean = sum(float(w) * v for w, v in zip(h[:-1] / span, velocities, strict=True))
+    return velocities[-1] + (mean - velocities[0]) * float(h[-1] / span)
+
+
+def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
+    """Ridge least squares for one segment: argmin_w |target - sum_j w_j basis_j|^2 + ridge tr/m |w - prior|^2.
+
+    basis: m latent-shaped tensors [cases, ...] (evaluations, newest first); target: the mean velocity that lands on the
+    recorded latent. tr / m is the mean squared norm of the basis, which makes `ridge` dimensionless. Returns float64 [m].
+    Raises `OTCacheError` if anything is not finite.
+    """
+    import torch
+
+    flat = torch.stack([b.reshape(-1) for b in basis]).double()
+    gram = (flat @ flat.T).numpy(force=True)
+    moment = (flat @ target.reshape(-1).double()).numpy(force=True)
+    return solve_ridge(gram, moment, prior, ridge)
+
+
+def solve_ridge(gram: np.ndarray, moment: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights float64 [m] that solve (gram + r I) w = moment + r prior with r = ridge * trace(gram) / m."""
+    if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
+        raise OTCacheError("A velocity is not finite (NaN or infinity), so no weights can be fitted; run in higher precision.")
+    strength = ridge * np.trace(gram) / len(gram) + np.finfo(float).tiny
+    return np.linalg.solve(gram + strength * np.eye(len(gram)), moment + strength * prior)
+
+
+def prior_weights(past: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
+    """What a fitted segment falls back to: damped linear extrapolation as a segment mean, float64 [<= HISTORY]."""
+    return extrapolated_mean_weights(past[:HISTORY], sigmas, order=1, damping=PRIOR_DAMPING)

@@ -1,0 +1,85 @@
+"""The end-to-end objective: how far cached pictures are from full ones, case by case."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from .metrics import DEFAULT, distance, geometric_mean
+from .predictors import RIDGE
+from .rollout import Generator, Rollouts
+from .schedule import Predictor
+from .trajectory import Trajectory
+
+
+class Scorer:
+    """Scores compute steps on the calibration cases, cheapest evidence first.
+
+    Weights are fitted on the first `fit_cases` cases, rolled out together; the remaining ones use those weights one
+    after the other, so that a poor candidate is dropped before all cases have been run, and a candidate is also judged on
+    cases that its weights have not seen.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        cases: Sequence,
+        trajectories: Sequence[Trajectory],
+        metric: str = DEFAULT,
+        predictor: Predictor = Predictor(kind="fitted"),  # noqa: B008  immutable
+        fit_cases: int = 3,
+        ridge: float = RIDGE,
+        max_bytes: int = 2**29,
+    ):
+        self.generator, self.metric = generator, distance(metric)
+        fit_cases = min(fit_cases, len(cases))
+        cuts = [0, *range(fit_cases, len(cases) + 1)]
+        self.groups = [
+            Rollouts(generator, cases[a:b], trajectories[a:b], predictor, ridge, max_bytes // len(cuts))
+            for a, b in zip(cuts, cuts[1:], strict=False)
+        ]
+        self._references = [generator.decode(torch.stack([t.x[-1] for t in group.trajectories])) for group in self.groups]
+        self._seen: dict[tuple[int, ...], list[np.ndarray]] = {}
+        self._rows: dict[tuple[int, ...], tuple] = {}
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        return self.groups[0].sigmas
+
+    def distances(self, steps: Sequence[int]) -> Iterator[np.ndarray]:
+        """Distances float64 [cases of the group], one group after the other; what is known is not run again."""
+        steps = tuple(steps)
+        known = self._seen.setdefault(steps, [])
+        yield from list(known)
+        for group, reference in list(zip(self.groups, self._references, strict=True))[len(known) :]:
+            latents, rows = group.run(steps, self._rows.get(steps))
+            self._rows.setdefault(steps, rows)
+            known.append(self.metric(self.generator.decode(latents), reference))
+            yield known[-1]
+
+    def score(self, steps: Sequence[int]) -> float:
+        """Geometric mean of the distances over all cases."""
+        return geometric_mean(np.concatenate(list(self.distances(steps))))
+
+    def rows(self, steps: Sequence[int]) -> tuple:
+        """The fitted weights of `steps`, one row a segment, fitting them now if need be."""
+        steps = tuple(steps)
+        if steps not in self._rows:
+            next(self.distances(steps))
+        return self._rows[steps]
+
+    def choose(self, candidates: Sequence[tuple[int, ...]], margin: float = 1.5) -> tuple[tuple[int, ...], float]:
+        """The candidate with the lowest score, and that score.
+
+        Candidates whose running score is `margin` times the best one's after the same cases are dropped on the way.
+        """
+        alive = {steps: self.distances(steps) for steps in dict.fromkeys(candidates)}
+        seen: dict[tuple[int, ...], list[np.ndarray]] = {steps: [] for steps in alive}
+        for _ in self.groups:
+            for steps, distances in alive.items():
+                seen[steps].append(next(distances))
+            scores = {steps: geometric_mean(np.concatenate(seen[steps])) for steps in alive}
+            best = min(scores.values())
+            alive = {steps: alive[steps] for steps in alive if scores[steps] <= margin * best}
+        winner = min(alive, key=scores.get)
+        return winner, scores[winner]

@@ -1,0 +1,156 @@
+"""Anchor search: Optuna over compute steps at one budget, with the end-to-end perceptual objective.
+
+At an extreme budget the graph's additive costs stop describing what happens, so the picture itself is the judge. The
+study's objective is the mean log distance over cases, which makes Optuna's Wilcoxon pruner (a paired test against the best
+trial, case by case) apply as it stands.
+"""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import OTCacheError
+from .schedule import check_budget
+from .scoring import Scorer
+
+if TYPE_CHECKING:
+    import optuna
+
+MOVE = 4  # grid steps that a local move shifts a compute step by, at most
+
+
+def study_name(scorer: Scorer, budget: int, context: str = "") -> str:
+    """A name that is equal only for equal problems: grid, budget, predictor, calibration cases and `context` (the model)."""
+    group = scorer.groups[0]
+    key = [
+        scorer.sigmas.tolist(), budget, group.predictor.model_dump(), group.ridge, scorer.metric.__name__,
+        [str(case) for g in scorer.groups for case in g.cases], len(group.cases), context,
+    ]  # fmt: skip
+    return f"otcache-B{budget}-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+
+def open_storage(storage: str | None):
+    """An Optuna storage from a URL, a path of an SQLite file, or None for memory; raises `OTCacheError` if it fails."""
+    optuna = import_optuna()
+    if storage is None:
+        return optuna.storages.InMemoryStorage()
+    url = storage if "://" in storage else f"sqlite:///{storage}"
+    try:
+        return optuna.storages.RDBStorage(url)
+    except Exception as error:  # SQLAlchemy and its drivers raise a zoo of types here
+        reason = str(error).splitlines()[0]
+        raise OTCacheError(
+            f"The storage {storage} cannot be opened ({reason}); give the path of a new file in an existing folder, "
+            "or a database URL that you may write to."
+        ) from None
+
+
+def import_optuna():
+    """Optuna, imported only when a search begins; raises `OTCacheError` with the command that installs it."""
+    try:
+        import optuna
+    except ImportError:
+        raise OTCacheError('The anchor search needs Optuna: run "pip install optuna" in the same environment.') from None
+    for category in (optuna.exceptions.ExperimentalWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"otcache_core\.search|optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return optuna
+
+
+def suggest_steps(trial: "optuna.Trial", budget: int, steps: int) -> tuple[int, ...]:
+    """B distinct rising steps from B - 1 integer parameters; no forced last step and no limit on gaps."""
+    chosen = sorted(trial.suggest_int(f"step_{k}", k, steps - budget + k) for k in range(1, budget))
+    path = [0]
+    for step in chosen:
+        path.append(max(step, path[-1] + 1))
+    return tuple(path)
+
+
+def step_parameters(compute_steps: Sequence[int]) -> dict[str, int]:
+    """The parameters that `suggest_steps` turns into `compute_steps`."""
+    return {f"step_{k}": int(step) for k, step in enumerate(compute_steps) if k}
+
+
+def local_move(best: Sequence[int], steps: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """`best` with one or two of its steps shifted by up to `MOVE` grid steps, still distinct; step 0 stays."""
+    path = list(best)
+    for _ in range(rng.integers(1, 3)):
+        k = int(rng.integers(1, len(path)))
+        low = max(path[k - 1] + 1, path[k] - MOVE)
+        high = min((path[k + 1] if k + 1 < len(path) else steps) - 1, path[k] + MOVE)
+        path[k] = int(rng.integers(low, high + 1))
+    return tuple(path)
+
+
+def search_steps(
+    scorer: Scorer,
+    budget: int,
+    trials: int = 60,
+    starts: Sequence[Sequence[int]] = (),
+    seed: int = 0,
+    storage: str | None = None,
+    context: str = "",
+    progress: Callable[[int, int, float], None] | None = None,
+) -> tuple[tuple[int, ...], float]:
+    """The best B compute steps found in `trials` trials, and their score (geometric mean distance).
+
+    starts: schedules to try first. Every other trial after them is a local move of the best one so far, the rest are
+    TPE's; a schedule that was tried before costs nothing. With `storage` the study is kept there and continues where it
+    stopped, whatever stopped it. `progress(done, trials, best score)` is called after every trial.
+    Raises `OTCacheError` for a budget out of range or a storage that cannot be opened.
+    """
+    steps = len(scorer.sigmas) - 1
+    check_budget(budget, steps)
+    if trials < 1:
+        raise OTCacheError(f"trials is {trials}, but must be at least 1; 60 is a good number.")
+    if budget == 1:
+        return (0,), scorer.score((0,))
+    optuna = import_optuna()
+    study = optuna.create_study(
+        study_name=study_name(scorer, budget, context),
+        storage=open_storage(storage),
+        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=len(starts)),
+        pruner=optuna.pruners.WilcoxonPruner(p_threshold=0.2),
+        load_if_exists=True,
+    )  # fmt: skip
+    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.enqueue_trial(trial.params, skip_if_exists=False)  # a killed worker's trial is run again
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    if not study.get_trials(deepcopy=False, states=finished):
+        for start in dict.fromkeys(tuple(s) for s in starts if len(s) == budget and s[-1] < steps):
+            study.enqueue_trial(step_parameters(start), skip_if_exists=True)
+
+    def objective(trial: "optuna.Trial") -> float:
+        path = suggest_steps(trial, budget, steps)
+        trial.set_user_attr("steps", path)
+        logs: list[float] = []
+        for distances in scorer.distances(path):
+            for value in np.log(np.maximum(distances, 1e-9)):
+                trial.report(float(value), len(logs))
+                logs.append(float(value))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return float(np.mean(logs))
+
+    def done() -> int:
+        return len(study.get_trials(deepcopy=False, states=finished))
+
+    def best() -> tuple[tuple[int, ...], float]:
+        return tuple(study.best_trial.user_attrs["steps"]), float(np.exp(study.best_value))
+
+    while (number := done()) < trials:
+        if number > len(starts) and number % 2:
+            # Seeded by the trial's number, so that a resumed search goes on as an unbroken one would.
+            move = local_move(best()[0], steps, np.random.default_rng([seed, number]))
+            study.enqueue_trial(step_parameters(move), skip_if_exists=True)
+        study.optimize(objective, n_trials=1)
+        if progress:
+            progress(done(), trials, best()[1])
+    return best()
