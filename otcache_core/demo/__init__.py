@@ -1,0 +1,1 @@
+"""The embedded tiny model: FLUX architecture, drawn data set, training script, weights, generator."""
