@@ -14,15 +14,14 @@ from .annealing import anneal_steps
 from .demo.generator import DemoGenerator
 from .demo.generator import cases as demo_cases
 from .files import write_text, written_whole
-from .graph import Recorded, edge_costs, peak_suppressed_paths
+from .graph import edge_costs, peak_suppressed_paths, recorded
 from .metrics import DEFAULT, DISTANCES, psnr, rmse, ssim
-from .pipeline import BUDGETS, Settings, calibrate, record_cases, search_starts
-from .rollout import Counted, Rollouts, sample
+from .pipeline import BUDGETS, Settings, calibrate, search_starts
+from .rollout import FITTED, Counted, Rollouts, sample
 from .schedule import Predictor, make_schedule
 from .scoring import Scorer
 from .search import search_steps
 from .solvers import SOLVERS, euler
-from .trajectory import gram_matrices
 
 CALIBRATION_SEED, EVALUATION_SEED = 1000, 2000
 SHOWN = (5, 6, 8, 10, 12, 15, 20, 25)
@@ -57,12 +56,13 @@ class Bench:
         counted = Counted(self.generator)
         self.calibrated = calibrate(counted, self.cases, self.sigmas, Settings(trials=trials, seed=seed), progress)
         self.cost = counted.evaluations / len(self.cases)
-        self.trajectories = record_cases(self.generator, self.cases, self.sigmas, progress)
+        self.trajectories = self.calibrated.trajectories
         self.full = self.plain(euler, self.sigmas)
         self.fine = self.plain(euler, self.generator.sigmas(FINE_STEPS))
-        self.recorded = Recorded(self.sigmas, gram_matrices(self.trajectories))
-        self.predictors = {kind: Predictor(kind=kind) for kind in ("hold", "mean_velocity", "fitted")}
-        self.costs = {kind: edge_costs(self.recorded, predictor) for kind, predictor in self.predictors.items()}
+
+        seen = recorded(self.trajectories)
+        self.predictors = {"hold": Predictor(kind="hold"), "mean_velocity": Predictor(kind="mean_velocity"), "fitted": FITTED}
+        self.costs = {kind: edge_costs(seen, predictor) for kind, predictor in self.predictors.items()}
         self.paths = {kind: peak_suppressed_paths(cost, SHOWN) for kind, (cost, _) in self.costs.items()}
         self.fitting = Rollouts(self.generator, self.cases, self.trajectories)
 
@@ -93,7 +93,7 @@ class Bench:
 
     def searched(self, budget: int) -> tuple[int, ...]:
         """Compute steps of a direct search at `budget`: as many trials and the same starts as the anchor search has."""
-        starts = search_starts(self.recorded, self.calibrated.kappa, budget)
+        starts = search_starts(self.calibrated.paths, budget, self.sigmas)
         return search_steps(self.scorer(), budget, self.trials, starts, self.seed)[0]
 
     def annealed(self, budget: int) -> tuple[int, ...]:
@@ -167,7 +167,8 @@ def run(args: argparse.Namespace, say: Callable[[str], None], progress=None) -> 
     full_runs = bench.cost / (len(bench.sigmas) - 1)
     setting = f"{len(bench.sigmas) - 1} Euler steps, CFG {bench.generator.cfg:g}"
     say(f"{args.cases} calibration cases, {args.held_out} held-out cases, {setting}")
-    say(f"calibration of budgets {BUDGETS[0]} to {BUDGETS[-1]}: {bench.cost:.0f} evaluations a case = {full_runs:.1f} full runs")
+    cost = f"{bench.cost:.0f} evaluations a case = {full_runs:.1f} full runs"
+    say(f"calibration of budgets {BUDGETS[0]} to {BUDGETS[-1]}: {cost}")
     say("  " + ", ".join(f"{stage} {count:.0f}" for stage, count in bench.calibrated.evaluations.items()))
     table: dict[tuple[str, int], dict[str, float]] = {}
     for number, budget in enumerate(SHOWN, 1):

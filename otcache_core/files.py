@@ -13,14 +13,15 @@ from .errors import OTCacheError
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any exception it is removed.
 
-    Raises `OTCacheError` when the folder cannot be made or written.
+    Raises `OTCacheError` when the folder cannot be made or the file cannot be written.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise OTCacheError(f"Cannot write {path}: {error.strerror}; choose a folder that you may write to.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise OTCacheError(f"Cannot write {path}: {reason}; choose a folder that you may write to.") from None
     os.close(handle)
     # mkstemp makes private files; what users save follows their umask like any other file.
     umask = os.umask(0)
@@ -29,6 +30,9 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield Path(name)
         os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise OTCacheError(f"Cannot write {path}: {error.strerror or error}; free space or choose another place.") from None
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -16,16 +16,21 @@ from .errors import OTCacheError
 from .predictors import PRIOR_DAMPING, RIDGE, extrapolated_displacements, mean_velocity_step, solve_ridge
 from .runtime import ORDERS
 from .schedule import HISTORY, Predictor, check_budget
+from .trajectory import gram_matrices
 
 SPANS = range(7)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the graph needs of the calibration cases: sigmas float64 [N + 1] and Gram matrices float64 [cases, N, N]."""
+    """What the graph needs of the calibration cases: sigmas float64 [N + 1] and Gram matrices float64 [cases, N, N].
+
+    bands: the same by frequency band, float64 [bands, cases, N, N], for fitted weights; they are taken as orthogonal.
+    """
 
     sigmas: np.ndarray
     grams: np.ndarray
+    bands: np.ndarray
 
     @property
     def steps(self) -> int:
@@ -38,7 +43,18 @@ class Recorded:
 
     def mean_squares(self, coefficients: np.ndarray) -> np.ndarray:
         """|sum_l c_l d_l|^2 per element and case, float64 [..., cases], for coefficients [..., N]."""
-        return np.maximum(np.einsum("...l,clm,...m->...c", coefficients, self.grams, coefficients, optimize=True), 0.0)
+        return mean_squares(coefficients, self.grams)
+
+
+def recorded(trajectories, bands: int = 2) -> Recorded:
+    """The Gram matrices of `trajectories`; raises `OTCacheError` for an empty list or grids that differ."""
+    whole = gram_matrices(trajectories)
+    return Recorded(trajectories[0].sigmas, whole[0], gram_matrices(trajectories, bands) if bands > 1 else whole)
+
+
+def mean_squares(coefficients: np.ndarray, grams: np.ndarray) -> np.ndarray:
+    """|sum_l c_l d_l|^2 per element and case, float64 [..., cases], for coefficients [..., N] and grams [cases, N, N]."""
+    return np.maximum(np.einsum("...l,clm,...m->...c", coefficients, grams, coefficients, optimize=True), 0.0)
 
 
 def history_of(start: int, previous: int | None) -> list[int]:
@@ -52,13 +68,13 @@ def history_of(start: int, previous: int | None) -> list[int]:
     return [step for step in (start, previous, previous - gap)[:HISTORY] if step >= 0]
 
 
-def fitted_segments(recorded: Recorded, basis: np.ndarray, targets: np.ndarray, priors: np.ndarray, ridge: float):
+def fitted_segments(grams: np.ndarray, basis: np.ndarray, targets: np.ndarray, priors: np.ndarray, ridge: float):
     """Ridge weights float64 [J, m] that take `basis` [m, N] to each of `targets` [J, N], fitted over all cases at once.
 
     All three are coefficients on the recorded velocities; `priors` [J, m] are in the same units as the result.
     """
-    products = np.einsum("al,clm,bm->ab", basis, recorded.grams, basis, optimize=True)
-    moments = np.einsum("jl,clm,bm->jb", targets, recorded.grams, basis, optimize=True)
+    seen = np.einsum("clm,bm->lb", grams, basis)
+    products, moments = basis @ seen, targets @ seen
     return np.stack([solve_ridge(products, m, p, ridge) for m, p in zip(moments, priors, strict=True)])
 
 
@@ -79,8 +95,12 @@ def edge_errors(
         predicted = mean_velocity_segments(recorded, start, span)
     else:
         priors = extrapolated_displacements(recorded.sigmas[history], recorded.sigmas[start:], 1, PRIOR_DAMPING)
-        predicted = fitted_segments(recorded, basis, target, priors, ridge) @ basis
-        predicted[0] = target[0]  # an edge of length one computes its only step
+        total = np.zeros((len(target), len(recorded.grams)))
+        for grams in recorded.bands:
+            error = target - fitted_segments(grams, basis, target, priors, ridge) @ basis
+            error[0] = 0.0  # an edge of length one computes its only step
+            total += mean_squares(error, grams)
+        return total
     return recorded.mean_squares(target - predicted)
 
 
@@ -126,7 +146,7 @@ def peak_suppressed_paths(costs: np.ndarray, budgets, gamma: float = 4.0, gains:
     costs: as of `edge_costs`; gains: float64 [N + 1], the growth of an error from step j to the end (None for ones).
     Exact by dynamic programming over (previous, start), O(B N^3). Raises `OTCacheError` for a budget out of range.
     """
-    steps = costs.shape[1]
+    steps, budgets = costs.shape[1], list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
     if gamma < 1:
         raise OTCacheError(f"gamma is {gamma}, but must be at least 1; 4 is a good choice.")
@@ -157,7 +177,7 @@ def minimax_paths(costs: np.ndarray, budgets) -> dict[int, tuple]:
     costs: first-order, float64 [N, N, N + 1] with the same value for every `previous`. Adding one edge keeps the order
     of two sorted lists, so dynamic programming over (count, step) is exact.
     """
-    steps = costs.shape[1]
+    steps, budgets = costs.shape[1], list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
     edges = costs[0]
     state: dict[int, tuple] = {0: ((), (0,))}
@@ -173,3 +193,23 @@ def minimax_paths(costs: np.ndarray, budgets) -> dict[int, tuple]:
             paths[count] = step_out[steps][1][:-1]
         state = {j: entry for j, entry in step_out.items() if j < steps}
     return paths
+
+
+def path_cost(costs: np.ndarray, compute_steps) -> float:
+    """Root of the summed squared edge costs of a path, with `costs` as of `edge_costs`."""
+    steps = costs.shape[1]
+    previous = (0, *compute_steps[:-1])
+    following = (*compute_steps[1:], steps)
+    return float(np.sqrt(np.sum(costs[list(previous), list(compute_steps), list(following)] ** 2)))
+
+
+def cheapest_neighbours(costs: np.ndarray, compute_steps, count: int, reach: int = 2) -> list[tuple[int, ...]]:
+    """The `count` schedules of least path cost among those that shift one step of `compute_steps` by up to `reach`."""
+    steps, path = costs.shape[1], tuple(compute_steps)
+    found = set()
+    for k in range(1, len(path)):
+        for shift in range(-reach, reach + 1):
+            moved = path[k] + shift
+            if path[k - 1] < moved < (*path, steps)[k + 1]:
+                found.add((*path[:k], moved, *path[k + 1 :]))
+    return sorted(found - {path}, key=lambda candidate: path_cost(costs, candidate))[:count]

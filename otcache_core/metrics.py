@@ -30,8 +30,14 @@ def ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
     """Structural similarity (Wang et al. 2004, 11 x 11 Gaussian window), larger is better, 1 is equal."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
+    _check_size(images)
     values = structural_similarity_index_measure(images, references, data_range=1.0, reduction="none")
     return values.double().numpy(force=True).reshape(-1)
+
+
+def _check_size(images: torch.Tensor) -> None:
+    if (side := min(images.shape[-2:])) < WINDOW:
+        raise OTCacheError(f"Pictures of {side} pixels are too small for SSIM; decode at {WINDOW} pixels or more.")
 
 
 def ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
@@ -42,12 +48,12 @@ def ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     side = min(images.shape[-2:])
-    levels = sum(side > (WINDOW - 1) * 2**level for level in range(len(SCALES)))
-    if not levels:
-        raise OTCacheError(f"Pictures of {side} pixels are too small for MS-SSIM; decode at {WINDOW} pixels or more.")
+    _check_size(images)
+    # The window must fit after every halving; torchmetrics asks for more, the square of the scale's number.
+    levels = sum(side // max(2**level, level**2) >= WINDOW for level in range(len(SCALES)))
     betas = np.array(SCALES[:levels]) / sum(SCALES[:levels])
     values = multiscale_structural_similarity_index_measure(
-        images, references, data_range=1.0, reduction="none", betas=tuple(betas), normalize="relu"
+        images.double(), references.double(), data_range=1.0, reduction="none", betas=tuple(betas), normalize="relu"
     )
     return values.double().numpy(force=True).reshape(-1)
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import OTCacheError
-from .graph import Recorded, edge_costs, minimax_paths, peak_suppressed_paths
+from .graph import Recorded, cheapest_neighbours, edge_costs, minimax_paths, peak_suppressed_paths, recorded
 from .metrics import DEFAULT
 from .presets import starting_grids
 from .propagation import growth_rates, output_gains, state_aware_paths
-from .rollout import Counted, Generator, Rollouts, record, stack
+from .rollout import FITTED, Counted, Generator, Rollouts, record, stack
 from .schedule import Predictor, Schedule, check_budget, check_sigmas, make_schedule, uniform_steps
 from .scoring import Scorer
 from .search import search_steps
-from .trajectory import Spool, gram_matrices
+from .trajectory import Spool, Trajectory
 from .transport import budget_to_lambda, geodesic, quantile_function, steps_at_budget
 
 # progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.
@@ -26,6 +26,7 @@ REFERENCE_BUDGET = 15
 ANCHOR_BUDGET = 6
 TRIALS = 60
 LAMBDAS = (0.5, 1.0)  # beside lambda(B): half way, and the reference resampled
+NEIGHBOURS = 3  # of the best candidate, by the graph's cost, that the guard tries as well
 GROWTH_CASES = 2
 
 
@@ -67,8 +68,8 @@ class Calibrated:
     """What a calibration yields.
 
     anchor carries all `schedules` as prepared. geodesic holds the unguarded interpolation's steps for each budget,
-    candidates what the guard tried. evaluations: model evaluations a case, stage by stage. kappa: error growth rates
-    float64 [N], see `propagation.growth_rates`.
+    candidates what the guard tried. evaluations: model evaluations a case, stage by stage. paths: the graphs' own
+    paths, by name and budget; trajectories the recorded runs.
     """
 
     reference: Schedule
@@ -76,8 +77,9 @@ class Calibrated:
     schedules: dict[int, Schedule]
     geodesic: dict[int, tuple[int, ...]]
     candidates: dict[int, list[Candidate]]
+    paths: Paths
+    trajectories: Sequence[Trajectory]
     evaluations: dict[str, float] = field(default_factory=dict)
-    kappa: np.ndarray | None = None
 
 
 def record_cases(generator: Generator, cases: Sequence, sigmas, progress: Progress | None = None) -> Spool:
@@ -107,24 +109,24 @@ def measure_growth(generator: Generator, cases: Sequence, trajectories: Sequence
     )  # fmt: skip
 
 
-def graph_paths(recorded: Recorded, kappa: np.ndarray, budgets: Sequence[int], gamma: float = 4.0) -> Paths:
-    """Every graph's own path at every budget, by name; no model evaluations."""
-    fitted, _ = edge_costs(recorded, Predictor(kind="fitted"))
-    held, _ = edge_costs(recorded, Predictor(kind="hold"), conditioned=False)
-    gains = output_gains(recorded.sigmas, kappa) ** 0.5
-    return {
+def graph_paths(seen: Recorded, kappa: np.ndarray, budgets, gamma: float = 4.0) -> tuple[Paths, np.ndarray]:
+    """Every graph's own path at every budget, by name, and the edge costs under the fitted predictor; no model runs."""
+    fitted, _ = edge_costs(seen, FITTED)
+    held, _ = edge_costs(seen, Predictor(kind="hold"), conditioned=False)
+    gains = output_gains(seen.sigmas, kappa) ** 0.5
+    paths = {
         "graph, fitted": peak_suppressed_paths(fitted, budgets, gamma),
         "graph, fitted, gains": peak_suppressed_paths(fitted, budgets, gamma, gains),
         "graph, fitted, gamma 2": peak_suppressed_paths(fitted, budgets, 2.0),
         "graph, minimax": minimax_paths(held, budgets),
-        "graph, state-aware": state_aware_paths(recorded, kappa, budgets, beam=2),
+        "graph, state-aware": state_aware_paths(seen, kappa, budgets, beam=2),
     }
+    return paths, fitted
 
 
-def search_starts(recorded: Recorded, kappa: np.ndarray, budget: int, gamma: float = 4.0) -> list[tuple[int, ...]]:
+def search_starts(paths: Paths, budget: int, sigmas) -> list[tuple[int, ...]]:
     """What a search at `budget` tries first: the graphs' own paths, then uniform and published grids."""
-    paths = [by_budget[budget] for by_budget in graph_paths(recorded, kappa, [budget], gamma).values()]
-    return list(dict.fromkeys(paths + starting_grids(budget, recorded.sigmas)))
+    return list(dict.fromkeys([by_budget[budget] for by_budget in paths.values()] + starting_grids(budget, sigmas)))
 
 
 def interpolate(anchor: Sequence[int], reference: Sequence[int], sigmas, budget: int, law: str = "log") -> tuple:
@@ -168,14 +170,13 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     kappa = measure_growth(counted, cases[:few], [trajectories[i] for i in range(few)])
     spent("error growth")
     wanted = sorted({*settings.budgets, settings.anchor_budget, settings.reference_budget})
-    recorded = Recorded(trajectories[0].sigmas, gram_matrices(trajectories))
-    paths = graph_paths(recorded, kappa, wanted, settings.gamma)
+    paths, costs = graph_paths(recorded(trajectories), kappa, wanted, settings.gamma)
     scorer = Scorer(counted, cases, trajectories, settings.metric)
     grid = scorer.sigmas
 
     reference, reference_score = scorer.choose([by_budget[settings.reference_budget] for by_budget in paths.values()])
     spent("reference")
-    starts = search_starts(recorded, kappa, settings.anchor_budget, settings.gamma)
+    starts = search_starts(paths, settings.anchor_budget, grid)
     anchor, anchor_score = search_steps(
         scorer, settings.anchor_budget, settings.trials, starts, settings.seed, settings.storage, settings.model,
         progress and (lambda done, total, best: progress("search", done, total, f"best {best:.4g}")),
@@ -185,7 +186,7 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     def schedule(steps, stage, score, **fields) -> Schedule:
         return make_schedule(
             name=f"{settings.model or 'model'}-{stage}-{len(steps)}of{len(grid) - 1}",
-            sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=Predictor(kind="fitted"),
+            sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=FITTED,
             weights=scorer.rows(steps), stage=stage, model=settings.model, metric=settings.metric, score=score,
             cases=tuple(str(case)[:500] for case in cases), **fields,
         )  # fmt: skip
@@ -195,6 +196,8 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     for number, budget in enumerate(settings.budgets, 1):
         tried[budget] = guard_candidates(paths, anchor, reference, grid, budget, settings.law)
         unguarded[budget] = tried[budget][0].steps
+        best, _ = scorer.choose([candidate.steps for candidate in tried[budget]])
+        tried[budget] += [Candidate("neighbour", steps) for steps in cheapest_neighbours(costs, best, NEIGHBOURS)]
         best, score = scorer.choose([candidate.steps for candidate in tried[budget]])
         for candidate in tried[budget]:
             candidate.kept = candidate.steps == best
@@ -206,5 +209,5 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     return Calibrated(
         schedule(reference, "reference", reference_score),
         schedule(anchor, "anchor", anchor_score, prepared=tuple(schedules.values())),
-        schedules, unguarded, tried, evaluations, kappa,
+        schedules, unguarded, tried, paths, trajectories, evaluations,
     )  # fmt: skip

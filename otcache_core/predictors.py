@@ -4,19 +4,23 @@ Every predictor here is linear in past evaluations.
 
 * *Extrapolation* (hold, linear, quadratic): weights of the last evaluations at the skipped step's own sigma, which is
   Newton's divided-difference polynomial on the uneven grid. MeanCache's mean velocity is a recursion of the same sort.
-* *Fitted multistep*: weights for the mean velocity u of the whole segment, from its compute step to the next. The compute
-  step itself keeps the model's output v_k; the skipped steps follow the ramp v_k + (sigma - sigma_k) g whose slope g
-  makes the Euler sum over the segment land where u does.
+* *Fitted multistep*: weights for the mean velocity u of the whole segment, from its compute step to the next, optionally
+  for low and high spatial frequencies apart, since layout settles earlier than texture. The compute step itself keeps
+  the model's output v_k; the skipped steps follow the ramp v_k + (sigma - sigma_k) g whose slope g makes the Euler sum
+  over the segment land where u does.
 
 The ramp is why a schedule that computes every step changes nothing, bit for bit, whatever its weights.
 """
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from .errors import OTCacheError
 from .schedule import HISTORY
 
 RIDGE = 1e-4
+LOW_PASS = 4  # side of the latent blocks whose means make up the low band
 PRIOR_DAMPING = 0.5  # what fitted weights are pulled to: linear extrapolation, half of it
 
 
@@ -83,26 +87,60 @@ def mean_velocity_step(sigmas: np.ndarray, velocities):
     return velocities[-1] + (mean - velocities[0]) * float(h[-1] / span)
 
 
-def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
-    """Ridge least squares for one segment: argmin_w |target - sum_j w_j basis_j|^2 + ridge tr/m |w - prior|^2.
+def combine(weights, tensors):
+    """sum_j weights[j] * tensors[j], as a new tensor."""
+    total = tensors[0] * float(weights[0])
+    for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
+        total = total + float(weight) * tensor
+    return total
+
+
+def low_pass(x):
+    """Low spatial frequencies of latents [..., H, W]: means over blocks of `LOW_PASS`, interpolated back, a linear map."""
+    height, width = x.shape[-2:]
+    flat = x.reshape(-1, 1, height, width)
+    coarse = functional.interpolate(flat, (-(-height // LOW_PASS), -(-width // LOW_PASS)), mode="area")
+    return functional.interpolate(coarse, (height, width), mode="bilinear").reshape(x.shape)
+
+
+def mean_velocity(row, velocities, bands: int = 1):
+    """Mean velocity of one segment from a row of fitted weights and the last evaluations, newest first.
+
+    With two bands: low(sum_j row[j] v_j) + high(sum_j row[m + j] v_j) for m weights a band, high being what low leaves.
+    """
+    m = len(row) // bands
+    velocities = velocities[:m]
+    if bands == 1:
+        return combine(row, velocities)
+    low, high = np.asarray(row[:m]), np.asarray(row[m:])
+    return combine(high, velocities) + low_pass(combine(low - high, velocities))
+
+
+def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: int = 1) -> np.ndarray:
+    """Ridge least squares for one segment: argmin_w |target - sum_j w_j basis_j|^2 + ridge tr/m |w - prior|^2, a band each.
 
     basis: m latent-shaped tensors [cases, ...] (evaluations, newest first); target: the mean velocity that lands on the
-    recorded latent. tr / m is the mean squared norm of the basis, which makes `ridge` dimensionless. Returns float64 [m].
-    Raises `OTCacheError` if anything is not finite.
+    recorded latent; prior: [m]. tr / m is the mean squared norm of the basis, which makes `ridge` dimensionless. Returns
+    float64 [bands * m]. Raises `OTCacheError` if anything is not finite.
     """
-    import torch
-
-    flat = torch.stack([b.reshape(-1) for b in basis]).double()
-    gram = (flat @ flat.T).numpy(force=True)
-    moment = (flat @ target.reshape(-1).double()).numpy(force=True)
-    return solve_ridge(gram, moment, prior, ridge)
+    vectors = torch.stack([*basis, target]).double()
+    parts = [vectors]
+    if bands == 2:
+        low = low_pass(vectors)
+        parts = [low, vectors - low]
+    rows = []
+    for part in parts:
+        flat = part.flatten(1)
+        products = (flat @ flat[:-1].T).numpy(force=True)
+        rows.append(solve_ridge(products[:-1], products[-1], prior, ridge))
+    return np.concatenate(rows)
 
 
 def solve_ridge(gram: np.ndarray, moment: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
     """Weights float64 [m] that solve (gram + r I) w = moment + r prior with r = ridge * trace(gram) / m."""
     if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
         raise OTCacheError("A velocity is not finite (NaN or infinity), so no weights can be fitted; run in higher precision.")
-    strength = ridge * np.trace(gram) / len(gram) + np.finfo(float).tiny
+    strength = max(ridge, 1e-12) * np.trace(gram) / len(gram) + np.finfo(float).tiny
     return np.linalg.solve(gram + strength * np.eye(len(gram)), moment + strength * prior)
 
 

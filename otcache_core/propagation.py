@@ -33,8 +33,11 @@ def growth_rates(sigmas: np.ndarray, steps: Sequence[int], x, d, recorded_x, rec
     weights = np.array(weights) / top
     slopes = np.array(slopes) / top
     smooth_weights = gaussian_filter1d(weights, smooth, mode="nearest")
-    kappa = gaussian_filter1d(slopes, smooth, mode="nearest") / np.maximum(smooth_weights, 1e-12)
-    return np.interp(np.arange(len(sigmas) - 1), list(steps), kappa)
+    known = smooth_weights > 1e-12
+    if not known.any():
+        return np.zeros(len(sigmas) - 1)
+    kappa = gaussian_filter1d(slopes, smooth, mode="nearest")[known] / smooth_weights[known]
+    return np.interp(np.arange(len(sigmas) - 1), np.array(steps)[known], kappa)
 
 
 def output_gains(sigmas: np.ndarray, kappa: np.ndarray) -> np.ndarray:
@@ -52,7 +55,7 @@ def state_aware_paths(
     is d + kappa eps. order None fits each segment's weights as `fitted` does, 0..2 extrapolates. The best `beam` partial
     paths for each (count, step) survive, judged by the geometric mean over cases of the root mean squared error.
     """
-    steps = recorded.steps
+    steps, budgets = recorded.steps, list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
     # A partial path: (score, compute steps, error coefficients [N], velocity coefficients of the last evaluations).
     state = {0: [(0.0, (0,), np.zeros(steps), [np.eye(steps)[0]])]}
@@ -85,7 +88,7 @@ def propagate(recorded: Recorded, path, error, history, order: int | None, ridge
     segments = extrapolated_displacements(past, recorded.sigmas[start:], degree, damping)
     target = recorded.displacements(start)
     if order is None:
-        fitted = fitted_segments(recorded, basis, target - error, segments, ridge)
+        fitted = fitted_segments(recorded.grams, basis, target - error, segments, ridge)
         fitted[0] = segments[0]  # a segment of length one has nothing to fit
         segments = fitted
     return error + segments @ basis - target

@@ -79,12 +79,12 @@ def retimed_weights(schedule: Schedule, grid: np.ndarray, compute_steps, sources
     rows = []
     for k, (start, end, source) in enumerate(zip(compute_steps, ends, sources, strict=True)):
         past = grid[list(compute_steps[k::-1][:HISTORY])]
-        row = np.asarray(schedule.weights[source])
-        if len(row) != len(past):
-            rows.append(tuple(prior_weights(past, grid[start : end + 1]).tolist()))
+        bands = np.reshape(schedule.weights[source], (schedule.predictor.bands, -1))
+        if bands.shape[1] != len(past):
+            rows.append(tuple(prior_weights(past, grid[start : end + 1]).tolist()) * len(bands))
             continue
         old_start, old_end = schedule.segments[source]
         old_past = old_sigmas[list(schedule.compute_steps[source::-1][:HISTORY])]
-        newton = np.linalg.solve(newton_basis(old_past, old_sigmas[old_end] - old_sigmas[old_start]).T, row)
-        rows.append(tuple((newton @ newton_basis(past, grid[end] - grid[start])).tolist()))
+        newton = np.linalg.solve(newton_basis(old_past, old_sigmas[old_end] - old_sigmas[old_start]).T, bands.T)
+        rows.append(tuple((newton.T @ newton_basis(past, grid[end] - grid[start])).ravel().tolist()))
     return tuple(rows)

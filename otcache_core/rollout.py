@@ -13,10 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .predictors import RIDGE, extrapolated_mean_weights, fit_weights, prior_weights
-from .runtime import ORDERS, CachedRun, combine
-from .schedule import HISTORY, Predictor, Schedule
+from .errors import OTCacheError
+from .predictors import RIDGE, extrapolated_mean_weights, fit_weights, mean_velocity, prior_weights
+from .runtime import ORDERS, CachedRun
+from .schedule import HISTORY, Predictor, Schedule, check_steps
 from .trajectory import Trajectory
+
+FITTED = Predictor(kind="fitted", bands=2)  # what calibration fits
 
 
 class Generator(Protocol):
@@ -117,10 +120,14 @@ class Rollouts:
         generator: Generator,
         cases: Sequence,
         trajectories: Sequence[Trajectory],
-        predictor: Predictor = Predictor(kind="fitted"),  # noqa: B008  immutable
+        predictor: Predictor = FITTED,
         ridge: float = RIDGE,
         max_bytes: int = 2**29,
     ):
+        if predictor.kind not in (*ORDERS, "fitted"):
+            raise OTCacheError(f'Rollouts cannot use predictor "{predictor.kind}"; use "fitted" or an extrapolation.')
+        if not len(cases) or len(cases) != len(trajectories):
+            raise OTCacheError(f"{len(cases)} cases with {len(trajectories)} recordings; give one recording for each case.")
         self.generator, self.cases, self.predictor, self.ridge = generator, list(cases), predictor, ridge
         self.sigmas = trajectories[0].sigmas
         self.trajectories = trajectories
@@ -129,9 +136,19 @@ class Rollouts:
 
     def run(self, steps: Sequence[int], rows: Sequence | None = None) -> tuple[torch.Tensor, tuple]:
         """Final latents [cases, ...] and the weights used, one row a segment."""
-        steps = tuple(steps)
-        node = self.node(steps, rows)
-        return self._advance(node, steps, len(self.sigmas) - 1, rows)
+        try:
+            steps = check_steps(steps, len(self.sigmas) - 1)
+        except ValueError as error:
+            raise OTCacheError(f"{error}.") from None
+        for k in range(1, len(steps), 256):  # so that the recursion stays shallow
+            self.node(steps[:k], rows)
+        latents, used = self._advance(self.node(steps, rows), steps, len(self.sigmas) - 1, rows)
+        self._check(latents, len(self.sigmas) - 1)
+        return latents, used
+
+    def _check(self, tensor: torch.Tensor, step: int) -> None:
+        if not torch.isfinite(tensor).all():
+            raise OTCacheError(f"A cached run is not finite (NaN or infinity) at step {step}; run in higher precision.")
 
     def node(self, prefix: tuple[int, ...], rows: Sequence | None = None) -> Node:
         """The state at the last step of `prefix`, evaluated there."""
@@ -147,6 +164,7 @@ class Rollouts:
             before = self.node(prefix[:-1], rows)
             x, used = self._advance(before, prefix[:-1], step, rows)
             d = self.generator.velocity(x, float(self.sigmas[step]), self.cases)
+            self._check(d, step)
             node = Node(x, (d, *before.d)[:HISTORY], used)
         self._nodes[key] = node
         self._bytes += node.nbytes
@@ -155,7 +173,7 @@ class Rollouts:
         return node
 
     def _own(self, k: int) -> tuple[float, ...]:
-        return (1.0,) + (0.0,) * min(k, HISTORY - 1)
+        return ((1.0,) + (0.0,) * min(k, HISTORY - 1)) * self.predictor.bands
 
     def _advance(self, node: Node, steps: tuple[int, ...], end: int, rows) -> tuple[torch.Tensor, tuple]:
         start, k = steps[-1], len(steps) - 1
@@ -170,6 +188,6 @@ class Rollouts:
             row = rows[k]
         else:
             target = (stack(self.trajectories, "x", end) - node.x) / span
-            row = fit_weights(node.d, target, prior_weights(past, grid), self.ridge)
+            row = fit_weights(node.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands)
         row = tuple(float(w) for w in row)
-        return node.x + combine(row, node.d) * span, (*node.rows, row)
+        return node.x + mean_velocity(row, node.d, self.predictor.bands) * span, (*node.rows, row)

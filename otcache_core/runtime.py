@@ -3,7 +3,7 @@
 import numpy as np
 
 from .errors import OTCacheError
-from .predictors import extrapolation_weights, mean_velocity_step, ramp_slope
+from .predictors import combine, extrapolation_weights, mean_velocity, mean_velocity_step, ramp_slope
 from .schedule import HISTORY, Schedule
 
 ORDERS = {"hold": 0, "linear": 1, "quadratic": 2}
@@ -34,8 +34,12 @@ class CachedRun:
 
     def observe(self, step: int, d) -> None:
         """Take in the evaluation made at `step`."""
+        if step not in self._segment:
+            raise OTCacheError(f"Step {step} was evaluated, but is no compute step of this schedule; predict it instead.")
         self.evaluations += 1
         self._k = self._segment[step]
+        if self._history and self._history[0][0] == self.sigmas[step]:
+            del self._history[0]  # a second evaluation of one step replaces the first
         self._history.insert(0, (float(self.sigmas[step]), d))
         del self._history[HISTORY:]
         self._slope = None
@@ -58,10 +62,10 @@ class CachedRun:
         if predictor.kind == "mean_velocity":
             d = self._mean_velocity(step)
             self._remember(step, d)
-            return d
+            return d.clone()  # what is remembered stays the run's own
         if self._slope is None:
             begin, end = self.schedule.segments[self._k]
-            mean = combine(self.schedule.weights[self._k], [v for _, v in self._history])
+            mean = mean_velocity(self.schedule.weights[self._k], [v for _, v in self._history], predictor.bands)
             self._slope = ramp_slope(mean, velocity, self.sigmas[begin : end + 1])
         return velocity + (sigma - start) * self._slope
 
@@ -76,11 +80,3 @@ class CachedRun:
         if self._longest_span:
             self._log[step] = d
             self._log.pop(step - self._longest_span, None)
-
-
-def combine(weights, tensors):
-    """sum_j weights[j] * tensors[j] over the shorter of the two, as a new tensor."""
-    total = tensors[0] * float(weights[0])
-    for weight, tensor in zip(weights[1:], tensors[1:]):  # noqa: B905  early segments have less history
-        total = total + float(weight) * tensor
-    return total

@@ -15,6 +15,7 @@ from .files import write_text
 MAX_STEPS = 10_000
 MAX_FILE_BYTES = 16 * 2**20
 HISTORY = 3  # evaluations that a predictor may combine
+BANDS = 2  # spatial frequency bands that fitted weights may tell apart
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 PredictorKind = Literal["hold", "linear", "quadratic", "mean_velocity", "fitted"]
@@ -30,11 +31,13 @@ class Record(BaseModel):
 class Predictor(Record):
     """How a skipped step's velocity is formed; see `predictors`.
 
-    `damping` scales the extrapolation of "linear" and "quadratic" (0 is hold, 1 is undamped).
+    `damping` scales the extrapolation of "linear" and "quadratic" (0 is hold, 1 is undamped). `bands` is the number of
+    spatial frequency bands that "fitted" has weights for: 1, or 2 for low and high.
     """
 
     kind: PredictorKind = "linear"
     damping: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    bands: Annotated[int, Field(ge=1, le=BANDS)] = 1
 
 
 class Schedule(Record):
@@ -43,7 +46,8 @@ class Schedule(Record):
     sigmas: N + 1 noise levels, strictly falling, the last may be 0. Step i integrates from sigmas[i] to sigmas[i + 1].
     compute_steps: B distinct steps in rising order, the first is 0. All others are predicted.
     weights: for predictor "fitted", one row a compute step: the segment's mean velocity as a combination of the last
-        evaluations, newest first, at most `HISTORY` numbers. Dimensionless, so that re-timing can use them.
+        evaluations, newest first, at most `HISTORY` numbers; with two bands those of the low band, then those of the
+        high one. Dimensionless, so that re-timing can use them.
     spans: for predictor "mean_velocity", one lookback K >= 0 a compute step, in grid steps (0 is hold).
     score: the metric's value on the calibration cases, smaller is better.
     prepared: for an anchor, the guarded schedules of all budgets, so that a saved anchor carries them.
@@ -55,7 +59,7 @@ class Schedule(Record):
     sigmas: Annotated[tuple[Number, ...], Field(min_length=2, max_length=MAX_STEPS + 1)]
     compute_steps: Annotated[tuple[int, ...], Field(min_length=1, max_length=MAX_STEPS)]
     predictor: Predictor = Predictor()
-    weights: tuple[Annotated[tuple[Number, ...], Field(min_length=1, max_length=HISTORY)], ...] | None = None
+    weights: tuple[Annotated[tuple[Number, ...], Field(min_length=1, max_length=HISTORY * BANDS)], ...] | None = None
     spans: tuple[Annotated[int, Field(ge=0, le=MAX_STEPS)], ...] | None = None
     stage: Stage = "full"
     model: Annotated[str, Field(max_length=200)] = ""
@@ -81,6 +85,13 @@ class Schedule(Record):
         needed = {"fitted": "weights", "mean_velocity": "spans"}.get(self.predictor.kind)
         if needed and getattr(self, needed) is None:
             raise ValueError(f'{needed} is missing, and predictor "{self.predictor.kind}" needs it')
+        for k, row in enumerate(self.weights or ()):
+            bands = self.predictor.bands
+            if len(row) % bands or len(row) // bands > min(k + 1, HISTORY):
+                raise ValueError(
+                    f"weights.{k} has {len(row)} numbers, but needs up to {min(k + 1, HISTORY)} for each of {bands} bands: "
+                    "one for each evaluation made by then"
+                )
         if any(inner.prepared for inner in self.prepared):
             raise ValueError("prepared schedules must not carry prepared schedules of their own; empty theirs")
         return self
@@ -147,7 +158,11 @@ def check_steps(compute_steps, steps: int) -> tuple[int, ...]:
 
 def check_budget(budget: int, steps: int, name: str = "budget") -> int:
     """`budget` as an int; raises `OTCacheError` unless it is a whole number in 1..steps."""
-    if int(budget) != budget or not 1 <= budget <= steps:
+    try:
+        whole = int(budget) == budget
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole or not 1 <= budget <= steps:
         raise OTCacheError(f"{name} is {budget}, but must be a whole number from 1 to the {steps} sampling steps.")
     return int(budget)
 
@@ -156,7 +171,13 @@ def _sentence(error: ValidationError, source: str) -> str:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{source}: {field + ': ' if field else ''}{message}."
+    return f"{source}: {_printable(field) + ': ' if field else ''}{message}."
+
+
+def _printable(text: str, limit: int = 200) -> str:
+    """`text` from a stranger's file on one short line."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
+    return shown + ("..." if len(text) > limit else "")
 
 
 def make_schedule(**fields) -> Schedule:
@@ -171,11 +192,17 @@ def load_schedule(path: str | Path) -> Schedule:
     """Read a schedule file; raises `OTCacheError` naming the file, the field and the fix."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise OTCacheError(f"Cannot read the schedule {path}: it is no file; check the path.")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise OTCacheError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MiB and no schedule; choose another file.")
         data = path.read_bytes()
     except OSError as error:
         raise OTCacheError(f"Cannot read the schedule {path}: {error.strerror}; check the path.") from None
+    except ValueError as error:
+        if isinstance(error, OTCacheError):
+            raise
+        raise OTCacheError(f"Cannot read the schedule {path}: {error}; check the path.") from None  # a null byte
     return parse_schedule(data, path.name)
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from .errors import OTCacheError
 from .metrics import DEFAULT, distance, geometric_mean
 from .predictors import RIDGE
-from .rollout import Generator, Rollouts
+from .rollout import FITTED, Generator, Rollouts
 from .schedule import Predictor
 from .trajectory import Trajectory
 
@@ -26,12 +27,14 @@ class Scorer:
         cases: Sequence,
         trajectories: Sequence[Trajectory],
         metric: str = DEFAULT,
-        predictor: Predictor = Predictor(kind="fitted"),  # noqa: B008  immutable
-        fit_cases: int = 3,
+        predictor: Predictor = FITTED,
+        fit_cases: int = 4,
         ridge: float = RIDGE,
         max_bytes: int = 2**29,
     ):
         self.generator, self.metric = generator, distance(metric)
+        if not len(cases) or fit_cases < 1:
+            raise OTCacheError("A score needs at least one case, and at least one to fit weights on; give one.")
         fit_cases = min(fit_cases, len(cases))
         cuts = [0, *range(fit_cases, len(cases) + 1)]
         self.groups = [
@@ -76,8 +79,13 @@ class Scorer:
         alive = {steps: self.distances(steps) for steps in dict.fromkeys(candidates)}
         seen: dict[tuple[int, ...], list[np.ndarray]] = {steps: [] for steps in alive}
         for _ in self.groups:
-            for steps, distances in alive.items():
-                seen[steps].append(next(distances))
+            for steps, distances in list(alive.items()):
+                try:
+                    seen[steps].append(next(distances))
+                except OTCacheError:  # this candidate diverges; that all do is an error
+                    del alive[steps]
+                    if not alive:
+                        raise
             scores = {steps: geometric_mean(np.concatenate(seen[steps])) for steps in alive}
             best = min(scores.values())
             alive = {steps: alive[steps] for steps in alive if scores[steps] <= margin * best}

@@ -10,6 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,11 +40,23 @@ def open_storage(storage: str | None):
     optuna = import_optuna()
     if storage is None:
         return optuna.storages.InMemoryStorage()
-    url = storage if "://" in storage else f"sqlite:///{storage}"
+    from sqlalchemy import URL  # Optuna's own dependency
+
+    with reported(storage):
+        if not storage.strip():
+            raise ValueError("the path is empty")
+        # Rendered by SQLAlchemy, since "?" and "%" mean something in a URL.
+        path = URL.create("sqlite", database=storage).render_as_string()
+        return optuna.storages.RDBStorage(storage if "://" in storage else path)
+
+
+@contextmanager
+def reported(storage: str | None):
+    """Turn what SQLAlchemy and its drivers raise, a zoo of types, into `OTCacheError`."""
     try:
-        return optuna.storages.RDBStorage(url)
-    except Exception as error:  # SQLAlchemy and its drivers raise a zoo of types here
-        reason = str(error).splitlines()[0]
+        yield
+    except Exception as error:
+        reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
         raise OTCacheError(
             f"The storage {storage} cannot be opened ({reason}); give the path of a new file in an existing folder, "
             "or a database URL that you may write to."
@@ -77,6 +90,11 @@ def step_parameters(compute_steps: Sequence[int]) -> dict[str, int]:
     return {f"step_{k}": int(step) for k, step in enumerate(compute_steps) if k}
 
 
+def parameters(trial: "optuna.trial.FrozenTrial") -> dict[str, int]:
+    """A trial's parameters, those that it was enqueued with but has not begun to use included."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
+
+
 def local_move(best: Sequence[int], steps: int, rng: np.random.Generator) -> tuple[int, ...]:
     """`best` with one or two of its steps shifted by up to `MOVE` grid steps, still distinct; step 0 stays."""
     path = list(best)
@@ -84,7 +102,10 @@ def local_move(best: Sequence[int], steps: int, rng: np.random.Generator) -> tup
         k = int(rng.integers(1, len(path)))
         low = max(path[k - 1] + 1, path[k] - MOVE)
         high = min((path[k + 1] if k + 1 < len(path) else steps) - 1, path[k] + MOVE)
-        path[k] = int(rng.integers(low, high + 1))
+        places = np.array([place for place in range(low, high + 1) if place != path[k]])
+        if len(places):
+            nearness = 1 / np.abs(places - path[k])
+            path[k] = int(rng.choice(places, p=nearness / nearness.sum()))
     return tuple(path)
 
 
@@ -112,31 +133,44 @@ def search_steps(
     if budget == 1:
         return (0,), scorer.score((0,))
     optuna = import_optuna()
-    study = optuna.create_study(
-        study_name=study_name(scorer, budget, context),
-        storage=open_storage(storage),
-        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=len(starts)),
-        pruner=optuna.pruners.WilcoxonPruner(p_threshold=0.2),
-        load_if_exists=True,
-    )  # fmt: skip
-    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.enqueue_trial(trial.params, skip_if_exists=False)  # a killed worker's trial is run again
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    if not study.get_trials(deepcopy=False, states=finished):
-        for start in dict.fromkeys(tuple(s) for s in starts if len(s) == budget and s[-1] < steps):
-            study.enqueue_trial(step_parameters(start), skip_if_exists=True)
+    opened = open_storage(storage)
+    with reported(storage):
+        study = optuna.create_study(
+            study_name=study_name(scorer, budget, context),
+            storage=opened,
+            pruner=optuna.pruners.WilcoxonPruner(p_threshold=0.2),
+            load_if_exists=True,
+        )  # fmt: skip
+    complete, state = (optuna.trial.TrialState.COMPLETE,), optuna.trial.TrialState
+    finished = (*complete, state.PRUNED)
+    starts = [s for s in dict.fromkeys(map(tuple, starts)) if len(s) == budget and s[-1] < steps]
+    # What no worker has finished or will run is run: the starts, and trials whose worker was killed or interrupted. A
+    # worker that still runs one of them keeps it; the price is one trial run twice.
+    settled = [parameters(trial) for trial in study.get_trials(deepcopy=False, states=(*finished, state.WAITING))]
+    broken = study.get_trials(deepcopy=False, states=(state.RUNNING, state.FAIL))
+    for wanted in [*map(step_parameters, starts), *map(parameters, broken)]:
+        if len(wanted) == budget - 1 and wanted not in settled:
+            study.enqueue_trial(wanted)
+            settled.append(wanted)
+    failure: OTCacheError | None = None
 
     def objective(trial: "optuna.Trial") -> float:
         path = suggest_steps(trial, budget, steps)
         trial.set_user_attr("steps", path)
         logs: list[float] = []
-        for distances in scorer.distances(path):
-            for value in np.log(np.maximum(distances, 1e-9)):
-                trial.report(float(value), len(logs))
-                logs.append(float(value))
-            if trial.should_prune():
-                raise optuna.TrialPruned
+        nonlocal failure
+        try:
+            for distances in scorer.distances(path):
+                if not np.isfinite(distances).all():
+                    raise OTCacheError(f"The pictures of compute steps {path} are not finite; run in higher precision.")
+                for value in np.log(np.maximum(distances, 1e-9)):
+                    trial.report(float(value), len(logs))
+                    logs.append(float(value))
+                if path not in starts and trial.should_prune():
+                    raise optuna.TrialPruned
+        except OTCacheError as error:  # a candidate that diverges loses; that all do is an error
+            failure = error
+            raise optuna.TrialPruned from None
         return float(np.mean(logs))
 
     def done() -> int:
@@ -145,12 +179,19 @@ def search_steps(
     def best() -> tuple[tuple[int, ...], float]:
         return tuple(study.best_trial.user_attrs["steps"]), float(np.exp(study.best_value))
 
+    def solved() -> bool:
+        return bool(study.get_trials(deepcopy=False, states=complete))
+
     while (number := done()) < trials:
-        if number > len(starts) and number % 2:
-            # Seeded by the trial's number, so that a resumed search goes on as an unbroken one would.
+        # Seeded by the number of finished trials, so that a resumed search goes on as an unbroken one would.
+        seeds = np.random.SeedSequence([seed, number]).generate_state(1)
+        study.sampler = optuna.samplers.TPESampler(seed=int(seeds[0]), multivariate=True, n_startup_trials=len(starts))
+        if number > len(starts) and number % 2 and solved():
             move = local_move(best()[0], steps, np.random.default_rng([seed, number]))
             study.enqueue_trial(step_parameters(move), skip_if_exists=True)
         study.optimize(objective, n_trials=1)
-        if progress:
+        if progress and solved():
             progress(done(), trials, best()[1])
+    if failure and not solved():
+        raise failure
     return best()

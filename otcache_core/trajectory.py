@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from .errors import OTCacheError
 from .files import written_whole
+from .predictors import low_pass
 from .schedule import check_sigmas
 
 
@@ -39,13 +40,16 @@ class Trajectory:
                 f"trajectory: x {tuple(self.x.shape)} and d {tuple(self.d.shape)} do not fit {steps} steps; "
                 "record one latent before each step and one at the end, and one velocity for each step."
             )
+        bad = []
         for name, tensor in (("x", self.x), ("d", self.d)):
-            bad = ~torch.isfinite(tensor).flatten(1).all(1)
-            if bad.any():
-                raise OTCacheError(
-                    f"trajectory: {name} at step {int(bad.nonzero()[0])} is not finite (NaN or infinity); "
-                    "the model diverges or overflows on this case, so run it in higher precision or drop the case."
-                )
+            steps = torch.isfinite(tensor).reshape(len(tensor), -1).all(1).logical_not().nonzero().flatten().tolist()
+            bad += [(step, name == "d", name) for step in steps[:1]]
+        if bad:  # the earliest; a latent precedes its step's velocity
+            step, _, name = min(bad)
+            raise OTCacheError(
+                f"trajectory: {name} at step {step} is not finite (NaN or infinity); "
+                "the model diverges or overflows on this case, so run it in higher precision or drop the case."
+            )
 
     @property
     def steps(self) -> int:
@@ -61,7 +65,10 @@ class Trajectory:
         """Write as safetensors, whole or not at all."""
         tensors = {"x": self.x.contiguous(), "d": self.d.contiguous()}
         with written_whole(path) as temporary:
-            save_file(tensors, temporary, metadata={"sigmas": json.dumps(self.sigmas.tolist())})
+            try:
+                save_file(tensors, temporary, metadata={"sigmas": json.dumps(self.sigmas.tolist())})
+            except SafetensorError as error:
+                raise OTCacheError(f"Cannot write {path}: {error}; free space or choose another place.") from None
 
 
 def load_trajectory(path: str | Path) -> Trajectory:
@@ -69,7 +76,7 @@ def load_trajectory(path: str | Path) -> Trajectory:
     try:
         with safe_open(path, framework="pt") as file:
             return Trajectory(json.loads(file.metadata()["sigmas"]), file.get_tensor("x"), file.get_tensor("d"))
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise OTCacheError(f"{Path(path).name} is no recorded trajectory ({error}); record it again.") from None
 
 
@@ -100,12 +107,16 @@ class Spool(Sequence):
         return len(self._items)
 
     def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
         item = self._items[index]
         return load_trajectory(item) if isinstance(item, Path) else item
 
 
-def gram_matrices(trajectories: Sequence[Trajectory]) -> np.ndarray:
-    """Inner products of the recorded velocities, G[c, i, j] = mean over elements of d_i d_j, float64 [cases, N, N].
+def gram_matrices(trajectories: Sequence[Trajectory], bands: int = 1) -> np.ndarray:
+    """Inner products of the recorded velocities, G[b, c, i, j] = mean over elements of d_i d_j, float64 [bands, cases, N, N].
+
+    Two bands are the low and the high spatial frequencies.
 
     Every local or propagated error of a linear predictor is a quadratic form in it, so the graph never needs latents
     again. Raises `OTCacheError` for an empty list or grids that differ.
@@ -117,6 +128,8 @@ def gram_matrices(trajectories: Sequence[Trajectory]) -> np.ndarray:
     for trajectory in trajectories:
         if not np.array_equal(trajectory.sigmas, grid):
             raise OTCacheError("The calibration cases were recorded on different sigma grids; use one grid for all of them.")
-        flat = trajectory.d.flatten(1).double()
-        grams.append((flat @ flat.T / flat.shape[1]).numpy(force=True))
-    return np.stack(grams)
+        velocities = trajectory.d.double()
+        low = low_pass(velocities) if bands == 2 else None
+        parts = [velocities] if low is None else [low, velocities - low]
+        grams.append([(flat @ flat.T / flat.shape[1]).numpy(force=True) for flat in (part.flatten(1) for part in parts)])
+    return np.stack(grams, axis=1)
