@@ -59,12 +59,13 @@ def ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
 
 
 def structure_rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
-    """sqrt((1 - MS-SSIM) RMSE), smaller is better: no weights to load, and no weight between the two to choose.
+    """sqrt(sqrt(1 - MS-SSIM) RMSE), smaller is better: no weights to load, and no weight between the two to choose.
 
-    MS-SSIM alone forgives a shifted tone and punishes faint noise on flat areas; RMSE does the opposite. Cases are
-    aggregated by the geometric mean, under which a product treats both by their ratios.
+    MS-SSIM alone forgives a shifted tone and punishes faint noise on flat areas; RMSE does the opposite. 1 - MS-SSIM grows
+    with the square of a small error, so its root (a metric for SSIM: Brunet et al., IEEE TIP 2012) makes both equal
+    partners. Cases are aggregated by the geometric mean, under which a product treats both by their ratios.
     """
-    return np.sqrt(np.clip(1 - ms_ssim(images, references), 0, None) * rmse(images, references))
+    return np.sqrt(np.sqrt(np.clip(1 - ms_ssim(images, references), 0, None)) * rmse(images, references))
 
 
 def lpips(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import OTCacheError
-from .graph import Recorded, cheapest_neighbours, edge_costs, minimax_paths, peak_suppressed_paths, recorded
-from .metrics import DEFAULT
+from .graph import Recorded, edge_costs, minimax_paths, peak_suppressed_paths, recorded
+from .guard import GUARDED, STATE_AWARE, Candidate, guard
+from .metrics import DEFAULT, distance
 from .presets import starting_grids
 from .propagation import growth_rates, output_gains, state_aware_paths
 from .rollout import FITTED, Counted, Generator, Rollouts, record, stack
@@ -15,7 +16,7 @@ from .schedule import Predictor, Schedule, check_budget, check_sigmas, make_sche
 from .scoring import Scorer
 from .search import search_steps
 from .trajectory import Spool, Trajectory
-from .transport import budget_to_lambda, geodesic, quantile_function, steps_at_budget
+from .transport import budget_to_lambda
 
 # progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.
 Progress = Callable[[str, int, int, str], None]
@@ -25,8 +26,6 @@ BUDGETS = range(5, 26)
 REFERENCE_BUDGET = 15
 ANCHOR_BUDGET = 6
 TRIALS = 60
-LAMBDAS = (0.5, 1.0)  # beside lambda(B): half way, and the reference resampled
-NEIGHBOURS = 3  # of the best candidate, by the graph's cost, that the guard tries as well
 GROWTH_CASES = 2
 
 
@@ -52,15 +51,9 @@ class Settings:
         budget_to_lambda(self.anchor_budget, self.anchor_budget, self.reference_budget, self.law)
         for budget in self.budgets:
             check_budget(budget, steps)
-
-
-@dataclass
-class Candidate:
-    """A schedule that the guard tried at one budget: where it comes from, its steps, and whether it was kept."""
-
-    source: str
-    steps: tuple[int, ...]
-    kept: bool = False
+        distance(self.metric)
+        if not (self.gamma >= 1 and self.trials >= 1):
+            raise OTCacheError(f"gamma is {self.gamma} and trials is {self.trials}, but both must be at least 1; try 4 and 60.")
 
 
 @dataclass
@@ -117,9 +110,9 @@ def graph_paths(seen: Recorded, kappa: np.ndarray, budgets, gamma: float = 4.0) 
     paths = {
         "graph, fitted": peak_suppressed_paths(fitted, budgets, gamma),
         "graph, fitted, gains": peak_suppressed_paths(fitted, budgets, gamma, gains),
-        "graph, fitted, gamma 2": peak_suppressed_paths(fitted, budgets, 2.0),
+        "graph, fitted, gamma 1": peak_suppressed_paths(fitted, budgets, 1.0),
         "graph, minimax": minimax_paths(held, budgets),
-        "graph, state-aware": state_aware_paths(seen, kappa, budgets, beam=2),
+        STATE_AWARE: state_aware_paths(seen, kappa, budgets, beam=2),
     }
     return paths, fitted
 
@@ -127,29 +120,6 @@ def graph_paths(seen: Recorded, kappa: np.ndarray, budgets, gamma: float = 4.0) 
 def search_starts(paths: Paths, budget: int, sigmas) -> list[tuple[int, ...]]:
     """What a search at `budget` tries first: the graphs' own paths, then uniform and published grids."""
     return list(dict.fromkeys([by_budget[budget] for by_budget in paths.values()] + starting_grids(budget, sigmas)))
-
-
-def interpolate(anchor: Sequence[int], reference: Sequence[int], sigmas, budget: int, law: str = "log") -> tuple:
-    """The compute steps that the Wasserstein geodesic from anchor to reference has at `budget`."""
-    lam = budget_to_lambda(budget, len(anchor), len(reference), law)
-    return at_lambda(anchor, reference, sigmas, budget, lam)
-
-
-def at_lambda(anchor: Sequence[int], reference: Sequence[int], sigmas, budget: int, lam: float) -> tuple[int, ...]:
-    """The compute steps at `budget` on the geodesic's point `lam`."""
-    warp = geodesic(quantile_function(anchor, sigmas), quantile_function(reference, sigmas), lam)
-    return steps_at_budget(warp, budget, sigmas)
-
-
-def guard_candidates(paths: Paths, anchor, reference, sigmas, budget: int, law: str) -> list[Candidate]:
-    """What the guard rolls out at one budget: points of the geodesic, and the graphs' own paths; no duplicates."""
-    lam = budget_to_lambda(budget, len(anchor), len(reference), law)
-    found = {at_lambda(anchor, reference, sigmas, budget, lam): f"geodesic at {lam:.2f}"}
-    for other in LAMBDAS:
-        found.setdefault(at_lambda(anchor, reference, sigmas, budget, other), f"geodesic at {other:.2f}")
-    for name, by_budget in paths.items():
-        found.setdefault(by_budget[budget], name)
-    return [Candidate(source, steps) for steps, source in found.items()]
 
 
 def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings = Settings(), progress=None) -> Calibrated:  # noqa: B008
@@ -174,7 +144,7 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     scorer = Scorer(counted, cases, trajectories, settings.metric)
     grid = scorer.sigmas
 
-    reference, reference_score = scorer.choose([by_budget[settings.reference_budget] for by_budget in paths.values()])
+    reference, reference_score = scorer.choose([paths[name][settings.reference_budget] for name in (*GUARDED, STATE_AWARE)])
     spent("reference")
     starts = search_starts(paths, settings.anchor_budget, grid)
     anchor, anchor_score = search_steps(
@@ -187,27 +157,26 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
         return make_schedule(
             name=f"{settings.model or 'model'}-{stage}-{len(steps)}of{len(grid) - 1}",
             sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=FITTED,
-            weights=scorer.rows(steps), stage=stage, model=settings.model, metric=settings.metric, score=score,
+            weights=scorer.final_rows(steps), stage=stage, model=settings.model, metric=settings.metric, score=score,
             cases=tuple(str(case)[:500] for case in cases), **fields,
         )  # fmt: skip
 
-    schedules, tried, unguarded = {}, {}, {}
-    parents = (f"anchor-{len(anchor)}", f"reference-{len(reference)}")
-    for number, budget in enumerate(settings.budgets, 1):
-        tried[budget] = guard_candidates(paths, anchor, reference, grid, budget, settings.law)
-        unguarded[budget] = tried[budget][0].steps
-        best, _ = scorer.choose([candidate.steps for candidate in tried[budget]])
-        tried[budget] += [Candidate("neighbour", steps) for steps in cheapest_neighbours(costs, best, NEIGHBOURS)]
-        best, score = scorer.choose([candidate.steps for candidate in tried[budget]])
-        for candidate in tried[budget]:
-            candidate.kept = candidate.steps == best
-        kept = next(candidate for candidate in tried[budget] if candidate.kept)
-        schedules[budget] = schedule(best, "interpolated", score, parents=parents, provenance=kept.source)
-        if progress:
-            progress("guard", number, len(settings.budgets), f"B = {budget}: {kept.source}")
+    reference_schedule = schedule(reference, "reference", reference_score)
+    guarded = guard(
+        scorer, anchor, reference, paths, costs, settings.budgets, settings.law,
+        progress and (lambda done, total, note: progress("guard", done, total, note)),
+    )  # fmt: skip
     spent("guard")
+    parents = (f"anchor-{len(anchor)}", f"reference-{len(reference)}")
+    schedules = {
+        budget: schedule(here.best.steps, "interpolated", here.score, parents=parents, provenance=here.best.source)
+        for budget, here in guarded.items()
+    }
+    anchor_schedule = schedule(anchor, "anchor", anchor_score, prepared=tuple(schedules.values()))
+    spent("final weights")
     return Calibrated(
-        schedule(reference, "reference", reference_score),
-        schedule(anchor, "anchor", anchor_score, prepared=tuple(schedules.values())),
-        schedules, unguarded, tried, paths, trajectories, evaluations,
+        reference_schedule, anchor_schedule, schedules,
+        {budget: here.candidates[0].steps for budget, here in guarded.items()},
+        {budget: here.candidates for budget, here in guarded.items()},
+        paths, trajectories, evaluations,
     )  # fmt: skip

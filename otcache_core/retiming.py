@@ -11,6 +11,8 @@ from .predictors import divided_differences, prior_weights
 from .schedule import HISTORY, Schedule, check_sigmas
 from .transport import round_to_steps
 
+SAME = 1e-6  # relative; samplers' sigmas are float32
+
 
 def newton_basis(past: np.ndarray, span: float) -> np.ndarray:
     """Rows float64 [m, m]: v, span v' and span^2 v'' as combinations of the m evaluations at `past` (newest first).
@@ -21,9 +23,12 @@ def newton_basis(past: np.ndarray, span: float) -> np.ndarray:
 
 
 def compute_sigmas(schedule: Schedule, sigmas: np.ndarray) -> list[int]:
-    """Indices k of the compute steps whose sigma lies inside the grid `sigmas`, below its first value."""
-    top, bottom = sigmas[0], sigmas[-1]
-    return [k for k, i in enumerate(schedule.compute_steps) if bottom <= schedule.sigmas[i] < top * (1 - 1e-9)]
+    """Indices k of the compute steps whose sigma lies strictly inside the grid `sigmas`.
+
+    An evaluation at the last value belongs to the slice that begins there.
+    """
+    top, bottom = sigmas[0] * (1 - SAME), sigmas[-1] * (1 + SAME)
+    return [k for k, i in enumerate(schedule.compute_steps) if bottom < schedule.sigmas[i] < top]
 
 
 def retime(schedule: Schedule, sigmas) -> Schedule:
@@ -48,16 +53,15 @@ def retime(schedule: Schedule, sigmas) -> Schedule:
         compute_steps = round_to_steps((grid[0] - wanted) / (grid[0] - grid[-1]), grid)
     # Which old segment each new compute step continues: the one that its sigma lies in.
     old = np.array([schedule.sigmas[i] for i in schedule.compute_steps])
+    sources = [max(int(np.sum(old >= grid[i] * (1 - SAME))) - 1, 0) for i in compute_steps]
     if len(compute_steps) == 1 + len(inside):
-        sources = [max(inside[0] - 1, 0) if inside else len(old) - 1, *inside]
-    else:
-        sources = [max(int(np.sum(old >= grid[i] * (1 - 1e-9))) - 1, 0) for i in compute_steps]
+        sources[1:] = inside
     changes = {}
     if schedule.weights is not None:
         changes["weights"] = retimed_weights(schedule, grid, compute_steps, sources)
     if schedule.spans is not None:
         scale = steps / schedule.steps * (schedule.sigmas[0] - schedule.sigmas[-1]) / (grid[0] - grid[-1])
-        changes["spans"] = tuple(round(schedule.spans[k] * scale) for k in sources)
+        changes["spans"] = tuple(min(round(schedule.spans[k] * scale), steps) for k in sources)
     return schedule.replace(
         sigmas=tuple(grid.tolist()),
         compute_steps=compute_steps,

@@ -12,6 +12,8 @@ from .rollout import FITTED, Generator, Rollouts
 from .schedule import Predictor
 from .trajectory import Trajectory
 
+MARGIN = 1.2
+
 
 class Scorer:
     """Scores compute steps on the calibration cases, cheapest evidence first.
@@ -37,10 +39,13 @@ class Scorer:
             raise OTCacheError("A score needs at least one case, and at least one to fit weights on; give one.")
         fit_cases = min(fit_cases, len(cases))
         cuts = [0, *range(fit_cases, len(cases) + 1)]
+        max_bytes //= 2  # half for the fits on all cases
         self.groups = [
             Rollouts(generator, cases[a:b], trajectories[a:b], predictor, ridge, max_bytes // len(cuts))
             for a, b in zip(cuts, cuts[1:], strict=False)
         ]
+        whole = len(self.groups) == 1
+        self._whole = self.groups[0] if whole else Rollouts(generator, cases, trajectories, predictor, ridge, max_bytes)
         self._references = [generator.decode(torch.stack([t.x[-1] for t in group.trajectories])) for group in self.groups]
         self._seen: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._rows: dict[tuple[int, ...], tuple] = {}
@@ -64,14 +69,11 @@ class Scorer:
         """Geometric mean of the distances over all cases."""
         return geometric_mean(np.concatenate(list(self.distances(steps))))
 
-    def rows(self, steps: Sequence[int]) -> tuple:
-        """The fitted weights of `steps`, one row a segment, fitting them now if need be."""
-        steps = tuple(steps)
-        if steps not in self._rows:
-            next(self.distances(steps))
-        return self._rows[steps]
+    def final_rows(self, steps: Sequence[int]) -> tuple:
+        """The weights of `steps` fitted anew on all cases: for a schedule that has been chosen, not for choosing."""
+        return self._whole.run(steps)[1]
 
-    def choose(self, candidates: Sequence[tuple[int, ...]], margin: float = 1.5) -> tuple[tuple[int, ...], float]:
+    def choose(self, candidates: Sequence[tuple[int, ...]], margin: float = MARGIN) -> tuple[tuple[int, ...], float]:
         """The candidate with the lowest score, and that score.
 
         Candidates whose running score is `margin` times the best one's after the same cases are dropped on the way.
@@ -88,6 +90,8 @@ class Scorer:
                         raise
             scores = {steps: geometric_mean(np.concatenate(seen[steps])) for steps in alive}
             best = min(scores.values())
-            alive = {steps: alive[steps] for steps in alive if scores[steps] <= margin * best}
+            # What has been scored on all cases before costs nothing, so it is never dropped for an early leader.
+            known = {steps for steps in alive if len(self._seen.get(steps, ())) == len(self.groups)}
+            alive = {steps: alive[steps] for steps in alive if steps in known or scores[steps] <= margin * best}
         winner = min(alive, key=scores.get)
         return winner, scores[winner]

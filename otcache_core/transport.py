@@ -104,3 +104,18 @@ def budget_to_lambda(budget: float, anchor: int, reference: int, law: str = "log
         raise OTCacheError(f'law is "{law}", but must be one of {", ".join(LAWS)}.')
     scale = {"log": np.log, "linear": float, "inverse": lambda b: -1.0 / b}[law]
     return float((scale(budget) - scale(anchor)) / (scale(reference) - scale(anchor)))
+
+
+def steps_on_geodesic(anchor, reference, sigmas, budget: int, lam: float) -> tuple[int, ...]:
+    """The B = `budget` compute steps at point `lam` of the geodesic between two schedules' compute steps."""
+    warp = geodesic(quantile_function(anchor, sigmas), quantile_function(reference, sigmas), lam)
+    return steps_at_budget(warp, budget, sigmas)
+
+
+def interpolate(anchor, reference, sigmas, budget: int, law: str = "log") -> tuple[int, ...]:
+    """The compute steps that the geodesic from anchor to reference has at `budget`, lambda(B) by `law`.
+
+    Beyond the reference's budget its warp is only resampled; below the anchor's the geodesic is extended.
+    """
+    lam = min(budget_to_lambda(budget, len(anchor), len(reference), law), 1.0)
+    return steps_on_geodesic(anchor, reference, sigmas, budget, lam)

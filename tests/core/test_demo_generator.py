@@ -9,15 +9,6 @@ from otcache_core.demo.generator import DemoGenerator, cases
 from otcache_core.demo.scenes import SLOTS, Scene, draw
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Spinning OpenMP threads cost minutes on a machine that others use too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def generator():
     return DemoGenerator()

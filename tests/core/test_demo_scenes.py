@@ -12,15 +12,6 @@ from otcache_core.demo.generator import VAE_FILE, WEIGHTS
 from otcache_core.demo.scenes import SLOTS, Scene, caption, draw, sample_scene
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Spinning OpenMP threads cost minutes on a machine that others use too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def some(n: int, seed: int) -> list[Scene]:
     rng = np.random.default_rng(seed)
     return [sample_scene(rng) for _ in range(n)]

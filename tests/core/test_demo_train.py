@@ -8,15 +8,6 @@ from otcache_core.demo import train
 from otcache_core.demo.generator import DemoGenerator
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Spinning OpenMP threads cost minutes on a machine that others use too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr(train, "BATCH", 16)

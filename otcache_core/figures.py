@@ -1,0 +1,78 @@
+"""How figures look, and how they become pictures: the one place for fonts, colours and lines.
+
+matplotlib and Pillow are imported when a figure is made, never before. Figures are drawn without pyplot, so nothing global
+is kept and any thread may draw.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import wraps
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, MUTED, FAINT, PAPER = "#1f2937", "#6b7280", "#e5e7eb", "#ffffff"
+# Okabe and Ito's colour-blind safe hues, the first for what the reader came for, darkened to be legible as text.
+COLOURS = ("#0b5fa5", "#c2410c", "#047857", "#a05a00", "#9d3c78", "#4b5563", "#0e7490")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DPI = 150
+STYLE = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so figures are the same everywhere
+    "text.parse_math": False,  # a prompt with dollar signs is no formula
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+    "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "axes.edgecolor": MUTED, "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "xtick.major.width": 0.7, "ytick.major.width": 0.7, "xtick.major.size": 3, "ytick.major.size": 3,
+    "lines.linewidth": 1.5, "lines.markersize": 4.5, "axes.unicode_minus": False,
+}  # fmt: skip
+
+
+def styled(draw):
+    """Let `draw` make its figure under `STYLE`."""
+    @wraps(draw)
+    def drawn(*args, **kwargs):
+        from matplotlib import rc_context
+
+        with rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width: float, height: float, **options) -> Figure:
+    """An empty figure of `width` x `height` inches with an Agg canvas."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_image(figure: Figure) -> np.ndarray:
+    """The figure as float32 [H, W, 3] in [0, 1]."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    return png_bytes(to_image(figure))
+
+
+def png_bytes(image: np.ndarray, colours: int | None = None) -> bytes:
+    """A picture [H, W, 3] in [0, 1] as the bytes of a PNG file, with at most `colours` (2..256) of them if given."""
+    from PIL import Image
+
+    picture = Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
+    if colours:
+        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+    data = io.BytesIO()
+    picture.save(data, "PNG", optimize=True)
+    return data.getvalue()
