@@ -13,11 +13,12 @@ import torch
 from .annealing import anneal_steps
 from .demo.generator import DemoGenerator
 from .demo.generator import cases as demo_cases
+from .errors import OTCacheError
 from .files import write_text, written_whole
 from .graph import edge_costs, peak_suppressed_paths, recorded
 from .metrics import DEFAULT, DISTANCES, psnr, rmse, ssim
 from .pipeline import BUDGETS, Settings, calibrate, search_starts
-from .rollout import FITTED, Counted, Rollouts, sample
+from .rollout import FITTED, Counted, Generator, Rollouts, sample
 from .schedule import Predictor, make_schedule
 from .scoring import Scorer
 from .search import search_steps
@@ -52,7 +53,7 @@ class Bench:
         self.sigmas = self.generator.sigmas()
         self.cases = demo_cases(calibration, CALIBRATION_SEED)
         self.held_out = demo_cases(held_out, EVALUATION_SEED)
-        self.progress = progress
+        self.search_cost: dict[int, float] = {}
         counted = Counted(self.generator)
         self.calibrated = calibrate(counted, self.cases, self.sigmas, Settings(trials=trials, seed=seed), progress)
         self.cost = counted.evaluations / len(self.cases)
@@ -94,13 +95,16 @@ class Bench:
     def searched(self, budget: int) -> tuple[int, ...]:
         """Compute steps of a direct search at `budget`: as many trials and the same starts as the anchor search has."""
         starts = search_starts(self.calibrated.paths, budget, self.sigmas)
-        return search_steps(self.scorer(), budget, self.trials, starts, self.seed)[0]
+        counted = Counted(self.generator)
+        steps, _ = search_steps(self.scorer(counted), budget, self.trials, starts, self.seed)
+        self.search_cost[budget] = counted.evaluations / len(self.cases)
+        return steps
 
     def annealed(self, budget: int) -> tuple[int, ...]:
-        return anneal_steps(self.scorer(), budget, self.trials, self.seed)[0]
+        return anneal_steps(self.scorer(self.generator), budget, self.trials, self.seed)[0]
 
-    def scorer(self) -> Scorer:
-        return Scorer(self.generator, self.cases, self.trajectories)
+    def scorer(self, generator: Generator) -> Scorer:
+        return Scorer(generator, self.cases, self.trajectories)
 
     def rows(self, budget: int):
         """(name, pictures) of every row of the table at `budget`."""
@@ -162,6 +166,8 @@ def csv_text(table: dict) -> str:
 
 def run(args: argparse.Namespace, say: Callable[[str], None], progress=None) -> int:
     """Measure, print through `say`, and write bench.csv and bench.png to `args.out`."""
+    if args.cases < 1 or args.held_out < 1 or args.seed < 0:
+        raise OTCacheError("--cases and --held-out must be at least 1, and --seed not negative; correct the command.")
     begin = time.perf_counter()
     bench = Bench(args.cases, args.held_out, args.trials, args.seed, progress)
     full_runs = bench.cost / (len(bench.sigmas) - 1)
@@ -176,14 +182,14 @@ def run(args: argparse.Namespace, say: Callable[[str], None], progress=None) -> 
             table[name, budget] = bench.measure(pictures)
             if progress:
                 progress("measure", number, len(SHOWN), f"B = {budget}: {name}")
-    table["full run (50 steps)", SHOWN[0]] = row = bench.measure(bench.full)
-    del table["full run (50 steps)", SHOWN[0]]
     for against, title in (("full", "against the full run"), ("fine", f"against {FINE_STEPS} steps")):
         for metric, digits in (("psnr", 2), ("rmse", 4), ("ssim", 4), (DEFAULT, 5)):
             for kind in ("mean", "worst"):
                 say(f"\n{metric} {title}, {kind}")
                 say(text_table(table, f"{against} {metric} {kind}", SHOWN, digits))
-    say(f"\nthe full run itself against {FINE_STEPS} steps: psnr {row['fine psnr mean']:.2f}")
+    say(f"\nthe full run itself against {FINE_STEPS} steps: psnr {psnr(bench.full, bench.fine).mean():.2f}")
+    searches = ", ".join(f"B = {budget}: {count:.0f}" for budget, count in bench.search_cost.items())
+    say(f"direct search costs, evaluations a case for one budget: {searches}")
     say(f"\n{'RMSE of ours over that of':<28}{'best plain solver':<22}{'mean-velocity graph':<22}direct search")
     found = ratios(table, SHOWN)
     for budget, values in found.items():

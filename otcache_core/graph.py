@@ -75,7 +75,7 @@ def fitted_segments(grams: np.ndarray, basis: np.ndarray, targets: np.ndarray, p
     """
     seen = np.einsum("clm,bm->lb", grams, basis)
     products, moments = basis @ seen, targets @ seen
-    return np.stack([solve_ridge(products, m, p, ridge) for m, p in zip(moments, priors, strict=True)])
+    return solve_ridge(products, moments, priors, ridge)
 
 
 def edge_errors(
@@ -96,7 +96,7 @@ def edge_errors(
     else:
         priors = extrapolated_displacements(recorded.sigmas[history], recorded.sigmas[start:], 1, PRIOR_DAMPING)
         total = np.zeros((len(target), len(recorded.grams)))
-        for grams in recorded.bands:
+        for grams in recorded.bands if predictor.bands > 1 else [recorded.grams]:
             error = target - fitted_segments(grams, basis, target, priors, ridge) @ basis
             error[0] = 0.0  # an edge of length one computes its only step
             total += mean_squares(error, grams)

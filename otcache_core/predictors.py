@@ -137,11 +137,14 @@ def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: i
 
 
 def solve_ridge(gram: np.ndarray, moment: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights float64 [m] that solve (gram + r I) w = moment + r prior with r = ridge * trace(gram) / m."""
+    """Weights float64 [..., m] that solve (gram + r I) w = moment + r prior with r = ridge * trace(gram) / m.
+
+    gram: [m, m]; moment, prior: [..., m], any number of right-hand sides.
+    """
     if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
         raise OTCacheError("A velocity is not finite (NaN or infinity), so no weights can be fitted; run in higher precision.")
     strength = max(ridge, 1e-12) * np.trace(gram) / len(gram) + np.finfo(float).tiny
-    return np.linalg.solve(gram + strength * np.eye(len(gram)), moment + strength * prior)
+    return np.linalg.solve(gram + strength * np.eye(len(gram)), (moment + strength * prior).T).T
 
 
 def prior_weights(past: np.ndarray, sigmas: np.ndarray) -> np.ndarray:

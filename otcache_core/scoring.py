@@ -12,7 +12,7 @@ from .rollout import FITTED, Generator, Rollouts
 from .schedule import Predictor
 from .trajectory import Trajectory
 
-MARGIN = 1.2
+MARGIN = 1.05  # how much worse than the best so far a candidate may be and still be run on further cases
 
 
 class Scorer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .figures import to_png
+from .figures import png_bytes, to_image, to_png
 from .pictures import error_map, side_by_side
 from .plots import error_against_budget, overview, schedule_strips, warps
 from .schedule import Schedule
@@ -35,7 +35,7 @@ def draw_figures(results: Results) -> dict[str, bytes]:
     law = results.plan.settings.law
     lambdas = [budget_to_lambda(budget, ends[0].budget, ends[1].budget, law) for budget in budgets]
     return {
-        "overview": to_png(overview_figure(results)),
+        "overview": png_bytes(to_image(overview_figure(results)), levels=86),  # for the README: under 400 kB
         "schedules": to_png(schedule_strips([*ends, *shown], labels)),
         "warps": to_png(warps(*ends, shown, lambdas)),
         "errors": to_png(error_against_budget(error_series(results), YLABEL)),

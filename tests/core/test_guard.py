@@ -9,6 +9,7 @@ from otcache_core.errors import OTCacheError
 from otcache_core.guard import (
     GUARDED,
     NEIGHBOURS,
+    STATE_AWARE,
     Guarded,
     cheapest,
     geodesic_points,
@@ -80,7 +81,8 @@ def test_refining_ends_where_no_cheap_neighbour_is_better(scorer, costs):
 
 
 def test_every_budget_keeps_the_best_it_tried_whatever_the_order_of_budgets(recording, scorer, costs):
-    paths = {name: graph.peak_suppressed_paths(costs, range(1, 13), gamma) for gamma, name in enumerate(GUARDED, 2)}
+    names = (*GUARDED, STATE_AWARE)
+    paths = {name: graph.peak_suppressed_paths(costs, range(1, 13), gamma) for gamma, name in enumerate(names, 2)}
     told = []
     found = guard(scorer, ANCHOR, REFERENCE, paths, costs, [5, 3, 4, 12, 1], progress=lambda *news: told.append(news))
     assert list(found) == [1, 3, 4, 5, 12] and [news[:2] for news in told] == [(i + 1, 10) for i in range(10)]
@@ -97,7 +99,7 @@ def test_every_budget_keeps_the_best_it_tried_whatever_the_order_of_budgets(reco
 
 def test_a_geodesic_needs_an_anchor_below_its_reference(scorer, costs):
     with pytest.raises(OTCacheError, match="anchor's budget 7"):
-        guard(scorer, REFERENCE, REFERENCE, {name: {4: (0, 1, 2, 3)} for name in GUARDED}, costs, [4])
+        guard(scorer, REFERENCE, REFERENCE, {name: {4: (0, 1, 2, 3)} for name in (*GUARDED, STATE_AWARE)}, costs, [4])
 
 
 def test_candidates_that_diverge_lose(scorer):
