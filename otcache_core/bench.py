@@ -24,7 +24,8 @@ from .scoring import Scorer
 from .search import search_steps
 from .solvers import SOLVERS, euler
 
-CALIBRATION_SEED, EVALUATION_SEED = 1000, 2000
+# Design decisions were made while looking at cases of seed 2000, so the table is about others.
+CALIBRATION_SEED, EVALUATION_SEED = 1000, 3000
 SHOWN = (5, 6, 8, 10, 12, 15, 20, 25)
 FINE_STEPS = 400
 BATCH = 8
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--out", default="otcache_bench", help="folder for bench.csv and bench.png")
     parser.add_argument("--cases", type=int, default=8, help="calibration cases")
-    parser.add_argument("--held-out", type=int, default=16, help="evaluation cases, never used for calibration")
+    parser.add_argument("--held-out", type=int, default=24, help="evaluation cases, never used for calibration")
     parser.add_argument("--trials", type=int, default=60, help="trials of the anchor search, of direct search and annealing")
     parser.add_argument("--seed", type=int, default=0)
 

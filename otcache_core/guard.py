@@ -19,7 +19,7 @@ LAMBDAS = (0.5, 1.0)  # beside lambda(B): half way, and the reference resampled
 GUARDED = ("graph, fitted", "graph, fitted, gamma 1")  # graphs whose paths are rolled out
 STATE_AWARE = "graph, state-aware"  # so is this one up to the reference budget; above it errors hardly interact
 NEIGHBOURS = 2  # tried in each round
-ROUNDS = 30  # rounds of neighbours are at most ROUNDS / B, so that every budget's refinement costs about the same
+EFFORT = 30  # evaluations a case that one way of refining a budget may take, more or less
 
 
 @dataclass
@@ -81,15 +81,15 @@ def guard(
         here.consider(scorer, proposals)
         if budget - 1 in found:
             inserted = cheapest(costs, with_one_more(found[budget - 1].best.steps, costs.shape[1]))
-            here.consider(scorer, {inserted: f"B = {budget - 1}, one step more"})
+            here.consider(scorer, dict.fromkeys(inserted, f"B = {budget - 1}, one step more"))
         refine(scorer, here, costs, budget)
         if progress:
             progress(number, 2 * len(budgets), f"B = {budget}: {here.best.source}")
     for number, budget in enumerate(reversed(budgets), 1 + len(budgets)):
         here = found[budget]
         if budget + 1 in found and budget > 1:
-            removed = cheapest(costs, with_one_less(found[budget + 1].best.steps))
-            here.consider(scorer, {removed: f"B = {budget + 1}, one step less"})
+            removed = cheapest(costs, with_one_less(found[budget + 1].best.steps), effort(budget))
+            here.consider(scorer, dict.fromkeys(removed, f"B = {budget + 1}, one step less"))
         if progress:
             progress(number, 2 * len(budgets), f"B = {budget}: {here.best.source}")
     return found
@@ -105,16 +105,21 @@ def geodesic_points(anchor: Steps, reference: Steps, sigmas, budget: int, law: s
 
 
 def refine(scorer: Scorer, here: Guarded, costs: np.ndarray, budget: int) -> None:
-    """Try the best candidate's cheapest neighbours until none of them is better, or ROUNDS / B times."""
-    for _ in range(max(1, ROUNDS // budget)):
+    """Try the best candidate's cheapest neighbours until none of them is better."""
+    for _ in range(effort(budget)):
         neighbours = cheapest_neighbours(costs, here.best.steps, NEIGHBOURS)
         if not here.consider(scorer, dict.fromkeys(neighbours, "neighbour")):
             break
 
 
-def cheapest(costs: np.ndarray, schedules: Sequence[Steps]) -> Steps:
-    """The schedule of least path cost."""
-    return min(schedules, key=lambda steps: path_cost(costs, steps))
+def effort(budget: int) -> int:
+    """How often to try something: more at small budgets, so that every budget's refinement costs about the same."""
+    return max(1, EFFORT // budget)
+
+
+def cheapest(costs: np.ndarray, schedules: Sequence[Steps], count: int = 1) -> list[Steps]:
+    """The `count` schedules of least path cost."""
+    return sorted(schedules, key=lambda steps: path_cost(costs, steps))[:count]
 
 
 def with_one_more(steps: Steps, total: int) -> list[Steps]:

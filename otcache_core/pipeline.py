@@ -24,7 +24,7 @@ Paths = dict[str, dict[int, tuple[int, ...]]]
 
 BUDGETS = range(5, 26)
 REFERENCE_BUDGET = 15
-ANCHOR_BUDGET = 6
+ANCHOR_BUDGET = 8
 TRIALS = 60
 GROWTH_CASES = 2
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .figures import png_bytes, to_image, to_png
 from .pictures import error_map, side_by_side
 from .plots import error_against_budget, overview, schedule_strips, warps
@@ -43,10 +45,11 @@ def draw_figures(results: Results) -> dict[str, bytes]:
 
 
 def overview_figure(results: Results) -> matplotlib.figure.Figure:
-    """Up to four held-out cases, full, cached and at last by the best plain solver, beside the errors of all methods."""
+    """Four held-out cases, full, cached and at last by the best plain solver, beside the errors of all methods."""
     columns, least = results.plan.picture_budgets, min(results.plan.picture_budgets)
     shown = [results.full, *(results.methods[OURS][b] for b in columns), results.methods[PLAIN][least]]
-    few = range(min(4, len(results.subject.held_out)))
+    last = len(results.subject.held_out) - 1
+    few = sorted({round(i) for i in np.linspace(0, last, 4)})  # spread over the set, not chosen
     images = [[measured.pictures[i] for measured in shown] for i in few]
     captions = [["full run", *(f"{measured.psnr[i]:.1f} dB" for measured in shown[1:])] for i in few]
     titles = [f"{b} evaluations" for b in (results.subject.steps, *columns)] + [f"plain, {least} steps"]
