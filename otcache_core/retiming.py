@@ -4,12 +4,19 @@ What travels is the absolute sigma of each compute step, never its index, and ea
 form: the multiples of v, h v' and h^2 v'' that they make, which do not depend on where the grid's points lie.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .errors import OTCacheError
 from .predictors import divided_differences, prior_weights
 from .schedule import HISTORY, Schedule, check_sigmas
 from .transport import round_to_steps
+
+if TYPE_CHECKING:
+    from .rollout import Rollouts
 
 SAME = 1e-6  # relative; samplers' sigmas are float32
 
@@ -92,3 +99,14 @@ def retimed_weights(schedule: Schedule, grid: np.ndarray, compute_steps, sources
         newton = np.linalg.solve(newton_basis(old_past, old_sigmas[old_end] - old_sigmas[old_start]).T, bands.T)
         rows.append(tuple((newton.T @ newton_basis(past, grid[end] - grid[start])).ravel().tolist()))
     return tuple(rows)
+
+
+def refit(schedule: Schedule, rollouts: Rollouts) -> Schedule:
+    """`schedule` with weights fitted anew on recorded runs: what to do after re-timing when trajectories are at hand.
+
+    Raises `OTCacheError` when the runs were recorded on another grid.
+    """
+    if not np.array_equal(rollouts.sigmas, schedule.sigmas):
+        raise OTCacheError("The runs were recorded on another sigma grid than the schedule's; re-time the schedule to theirs.")
+    _, rows = rollouts.run(schedule.compute_steps)
+    return schedule.replace(predictor=rollouts.predictor, weights=rows, spans=None)
