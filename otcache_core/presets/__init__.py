@@ -1,7 +1,8 @@
 """Published schedules, with provenance, as starting points and for comparison.
 
-Their papers and code give step numbers on a 50-step (once 40-step) grid; `shift` is the flow shift of that grid as far as
-it is public, so that they can be carried to other grids through sigma. They are not measured here on those models.
+Their papers and code give step numbers on a 50-step (once 40-step) grid; `shift` is the flow shift of that grid, so that
+they can be carried to other grids through sigma. It is the default of FLUX.1 at one megapixel; for the other models it is
+an estimate, since their grids depend on resolution. None of these schedules is measured here on its model.
 """
 
 import json
