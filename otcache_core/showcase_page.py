@@ -22,10 +22,10 @@ LIMITS = (
     "sizes, and its best steps lie elsewhere, which is why a schedule is calibrated on the model that it is for.",
     "The comparison is with the full run of the same number of steps, which itself only approximates the exact solution. "
     "Caching reproduces your sampler's result with fewer evaluations; a better solver on a good grid may be closer to the "
-    "exact solution. `python -m otcache_core bench` measures both.",
+    "exact solution. The command python -m otcache_core bench measures both.",
     "The held-out cases are few and of the same kind as the calibration cases. Differences of a few per cent between two "
     "schedules are noise; those between methods that are far apart on the chart are not.",
-    "Direct search has fewer trials here than the anchor search, to keep the demo short; `bench` gives it as many.",
+    "Direct search has fewer trials here than the anchor search, to keep the demo short; bench gives it as many.",
 )
 
 
