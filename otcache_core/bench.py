@@ -58,7 +58,7 @@ class Bench:
         counted = Counted(self.generator)
         self.calibrated = calibrate(counted, self.cases, self.sigmas, Settings(trials=trials, seed=seed), progress)
         self.cost = counted.evaluations / len(self.cases)
-        self.trajectories = self.calibrated.trajectories
+        self.trajectories = self.calibrated.observed.trajectories
         self.full = self.plain(euler, self.sigmas)
         self.fine = self.plain(euler, self.generator.sigmas(FINE_STEPS))
 
@@ -95,7 +95,7 @@ class Bench:
 
     def searched(self, budget: int) -> tuple[int, ...]:
         """Compute steps of a direct search at `budget`: as many trials and the same starts as the anchor search has."""
-        starts = search_starts(self.calibrated.paths, budget, self.sigmas)
+        starts = search_starts(self.calibrated.observed.paths, budget, self.sigmas)
         counted = Counted(self.generator)
         steps, _ = search_steps(self.scorer(counted), budget, self.trials, starts, self.seed)
         self.search_cost[budget] = counted.evaluations / len(self.cases)

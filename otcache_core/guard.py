@@ -18,8 +18,8 @@ Steps = tuple[int, ...]
 LAMBDAS = (0.5, 1.0)  # beside lambda(B): half way, and the reference resampled
 GUARDED = ("graph, fitted", "graph, fitted, gamma 1")  # graphs whose paths are rolled out
 STATE_AWARE = "graph, state-aware"  # so is this one up to the reference budget; above it errors hardly interact
-NEIGHBOURS = 2  # tried in each round
-EFFORT = 30  # evaluations a case that one way of refining a budget may take, more or less
+NEIGHBOURS = 2  # tried at each budget
+RISING = 0.92  # of the allowance is for the rising sweep
 
 
 @dataclass
@@ -42,10 +42,15 @@ class Guarded:
     def best(self) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.kept)
 
-    def consider(self, scorer: Scorer, proposals: dict[Steps, str]) -> bool:
-        """Roll out `proposals` (steps to source) against the best so far; True if one of them is better."""
+    def consider(self, scorer: Scorer, proposals: dict[Steps, str], room: float = np.inf) -> bool:
+        """Roll out `proposals` (steps to source) against the best so far; True if one of them is better.
+
+        Only as many are tried as fit into `room` evaluations a case; the geodesic's is tried in any case.
+        """
         before = {candidate.steps for candidate in self.candidates}
         new = [Candidate(source, steps) for steps, source in proposals.items() if steps not in before]
+        if new:
+            new = new[: max(int(min(room, 1e9) // len(new[0].steps)), not before)]
         if not new:
             return False
         self.candidates += new
@@ -65,31 +70,36 @@ def guard(
     budgets: Sequence[int],
     law: str = "log",
     progress: Callable[[int, int, str], None] | None = None,
+    room: Callable[[float], float] = lambda share: np.inf,
 ) -> dict[int, Guarded]:
     """The guarded choice at every budget, budgets rising and then falling once.
 
     paths: the graphs' own paths by name and budget; costs: the fitted predictor's edge costs. `progress(done, total,
-    note)` is called after every budget of both sweeps.
+    note)` is called after every budget of both sweeps. `room(share)` tells
+    how many evaluations a case are left of that share of the guard's allowance: each budget of the rising sweep has its
+    part, so that the large ones are not left without.
     """
     budgets = sorted(budgets)
     found = {budget: Guarded() for budget in budgets}
     for number, budget in enumerate(budgets, 1):
-        here = found[budget]
+        here, share = found[budget], RISING * number / len(budgets)
         proposals = geodesic_points(anchor, reference, scorer.sigmas, budget, law)
         for name in (*GUARDED, STATE_AWARE) if budget <= len(reference) else GUARDED:
             proposals.setdefault(paths[name][budget], name)
-        here.consider(scorer, proposals)
+        here.consider(scorer, proposals, room(share))
         if budget - 1 in found:
             inserted = cheapest(costs, with_one_more(found[budget - 1].best.steps, costs.shape[1]))
-            here.consider(scorer, dict.fromkeys(inserted, f"B = {budget - 1}, one step more"))
-        refine(scorer, here, costs, budget)
+            here.consider(scorer, dict.fromkeys(inserted, f"B = {budget - 1}, one step more"), room(share))
+        # Once only: refining small budgets for longer fitted the calibration cases and lost on others.
+        neighbours = cheapest_neighbours(costs, here.best.steps, NEIGHBOURS)
+        here.consider(scorer, dict.fromkeys(neighbours, "neighbour"), room(share))
         if progress:
             progress(number, 2 * len(budgets), f"B = {budget}: {here.best.source}")
     for number, budget in enumerate(reversed(budgets), 1 + len(budgets)):
         here = found[budget]
         if budget + 1 in found and budget > 1:
-            removed = cheapest(costs, with_one_less(found[budget + 1].best.steps), effort(budget))
-            here.consider(scorer, dict.fromkeys(removed, f"B = {budget + 1}, one step less"))
+            removed = cheapest(costs, with_one_less(found[budget + 1].best.steps))
+            here.consider(scorer, dict.fromkeys(removed, f"B = {budget + 1}, one step less"), room(1.0))
         if progress:
             progress(number, 2 * len(budgets), f"B = {budget}: {here.best.source}")
     return found
@@ -102,19 +112,6 @@ def geodesic_points(anchor: Steps, reference: Steps, sigmas, budget: int, law: s
         for lam in LAMBDAS:
             found.setdefault(steps_on_geodesic(anchor, reference, sigmas, budget, lam), f"geodesic at {lam}")
     return found
-
-
-def refine(scorer: Scorer, here: Guarded, costs: np.ndarray, budget: int) -> None:
-    """Try the best candidate's cheapest neighbours until none of them is better."""
-    for _ in range(effort(budget)):
-        neighbours = cheapest_neighbours(costs, here.best.steps, NEIGHBOURS)
-        if not here.consider(scorer, dict.fromkeys(neighbours, "neighbour")):
-            break
-
-
-def effort(budget: int) -> int:
-    """How often to try something: more at small budgets, so that every budget's refinement costs about the same."""
-    return max(1, EFFORT // budget)
 
 
 def cheapest(costs: np.ndarray, schedules: Sequence[Steps], count: int = 1) -> list[Steps]:

@@ -58,26 +58,33 @@ def retime(schedule: Schedule, sigmas) -> Schedule:
     else:
         wanted = np.array([grid[0], *(schedule.sigmas[schedule.compute_steps[k]] for k in inside)])
         compute_steps = round_to_steps((grid[0] - wanted) / (grid[0] - grid[-1]), grid)
-    # Which old segment each new compute step continues: the one that its sigma lies in.
-    old = np.array([schedule.sigmas[i] for i in schedule.compute_steps])
-    sources = [max(int(np.sum(old >= grid[i] * (1 - SAME))) - 1, 0) for i in compute_steps]
+    sources = segments_at(schedule, grid[list(compute_steps)])
     if len(compute_steps) == 1 + len(inside):
         sources[1:] = inside
-    changes = {}
-    if schedule.weights is not None:
-        changes["weights"] = retimed_weights(schedule, grid, compute_steps, sources)
-    if schedule.spans is not None:
-        scale = steps / schedule.steps * (schedule.sigmas[0] - schedule.sigmas[-1]) / (grid[0] - grid[-1])
-        changes["spans"] = tuple(min(round(schedule.spans[k] * scale), steps) for k in sources)
-    return schedule.replace(
-        sigmas=tuple(grid.tolist()),
-        compute_steps=compute_steps,
-        prepared=(),
-        score=None,
+    return moved(
+        schedule, grid, compute_steps, sources,
         parents=(schedule.name,) if schedule.name else (),
         provenance=f"re-timed from {schedule.steps} steps; {schedule.provenance}".strip("; "),
-        **changes,
-    )
+    )  # fmt: skip
+
+
+def segments_at(schedule: Schedule, sigmas) -> list[int]:
+    """The segment of `schedule` that each of `sigmas` lies in; the first one for those above it."""
+    starts = np.array([schedule.sigmas[i] for i in schedule.compute_steps])
+    return [max(int(np.sum(starts >= sigma * (1 - SAME))) - 1, 0) for sigma in sigmas]
+
+
+def moved(schedule: Schedule, grid: np.ndarray, compute_steps: tuple[int, ...], sources: list[int], **fields) -> Schedule:
+    """`schedule` with other compute steps on `grid`, each predicting like the segment that `sources` names."""
+    steps = len(grid) - 1
+    if schedule.weights is not None:
+        fields["weights"] = retimed_weights(schedule, grid, compute_steps, sources)
+    if schedule.spans is not None:
+        scale = steps / schedule.steps * (schedule.sigmas[0] - schedule.sigmas[-1]) / (grid[0] - grid[-1])
+        fields["spans"] = tuple(min(round(schedule.spans[k] * scale), steps) for k in sources)
+    return schedule.replace(
+        sigmas=tuple(grid.tolist()), compute_steps=compute_steps, prepared=(), score=None, **fields
+    )  # fmt: skip
 
 
 def retimed_weights(schedule: Schedule, grid: np.ndarray, compute_steps, sources) -> tuple[tuple[float, ...], ...]:

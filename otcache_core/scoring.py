@@ -6,21 +6,23 @@ import numpy as np
 import torch
 
 from .errors import OTCacheError
+from .memo import Memo
 from .metrics import DEFAULT, distance, geometric_mean
 from .predictors import RIDGE
 from .rollout import FITTED, Generator, Rollouts
 from .schedule import Predictor
 from .trajectory import Trajectory
 
-MARGIN = 1.05  # how much worse than the best so far a candidate may be and still be run on further cases
+FITTED_CASES = (2, 4)  # at least and at most, of more than one case
+MARGIN = 0.1  # over the root of the cases seen: how much worse than the best a candidate may be and still be run on
 
 
 class Scorer:
     """Scores compute steps on the calibration cases, cheapest evidence first.
 
-    Weights are fitted on the first `fit_cases` cases, rolled out together; the remaining ones use those weights one
-    after the other, so that a poor candidate is dropped before all cases have been run, and a candidate is also judged on
-    cases that its weights have not seen.
+    Weights are fitted on the first `fit_cases` cases (None: half of them, within `FITTED_CASES`), rolled out together; the
+    remaining ones use those weights one after the other, so that a poor candidate is dropped before all cases have been
+    run, and a candidate is also judged on cases that its weights have not seen.
     """
 
     def __init__(
@@ -30,11 +32,14 @@ class Scorer:
         trajectories: Sequence[Trajectory],
         metric: str = DEFAULT,
         predictor: Predictor = FITTED,
-        fit_cases: int = 4,
+        fit_cases: int | None = None,
         ridge: float = RIDGE,
         max_bytes: int = 2**29,
     ):
+        self.memo = Memo()
         self.generator, self.metric = generator, distance(metric)
+        if fit_cases is None:
+            fit_cases = int(np.clip((len(cases) + 1) // 2, *FITTED_CASES))
         if not len(cases) or fit_cases < 1:
             raise OTCacheError("A score needs at least one case, and at least one to fit weights on; give one.")
         fit_cases = min(fit_cases, len(cases))
@@ -54,15 +59,30 @@ class Scorer:
     def sigmas(self) -> np.ndarray:
         return self.groups[0].sigmas
 
+    @property
+    def fits_some(self) -> bool:
+        """Whether candidates' weights are fitted on some cases only, so that `final_rows` costs evaluations."""
+        return self._whole is not self.groups[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """What the full runs look like in a few rounded numbers: other models differ, other machines do not."""
+        pictures = torch.cat([reference.flatten(2).float().cpu() for reference in self._references])
+        return str([[f"{value:.2f}" for value in part.flatten().tolist()] for part in (pictures.mean(2), pictures.std(2))])
+
     def distances(self, steps: Sequence[int]) -> Iterator[np.ndarray]:
         """Distances float64 [cases of the group], one group after the other; what is known is not run again."""
         steps = tuple(steps)
         known = self._seen.setdefault(steps, [])
         yield from list(known)
         for group, reference in list(zip(self.groups, self._references, strict=True))[len(known) :]:
-            latents, rows = group.run(steps, self._rows.get(steps))
-            self._rows.setdefault(steps, rows)
-            known.append(self.metric(self.generator.decode(latents), reference))
+            if (remembered := self.memo.get([steps, len(known)])) is None:
+                latents, rows = group.run(steps, self._rows.get(steps))
+                remembered = [self.metric(self.generator.decode(latents), reference).tolist(), rows]
+                self.memo.put([steps, len(known)], remembered)
+            distances, rows = remembered
+            self._rows.setdefault(steps, tuple(map(tuple, rows)))
+            known.append(np.asarray(distances, dtype=np.float64))
             yield known[-1]
 
     def score(self, steps: Sequence[int]) -> float:
@@ -71,12 +91,17 @@ class Scorer:
 
     def final_rows(self, steps: Sequence[int]) -> tuple:
         """The weights of `steps` fitted anew on all cases: for a schedule that has been chosen, not for choosing."""
-        return self._whole.run(steps)[1]
+        steps = tuple(steps)
+        if (rows := self.memo.get([steps, "final"])) is None:
+            rows = self._whole.run(steps)[1]
+            self.memo.put([steps, "final"], rows)
+        return tuple(map(tuple, rows))
 
     def choose(self, candidates: Sequence[tuple[int, ...]], margin: float = MARGIN) -> tuple[tuple[int, ...], float]:
         """The candidate with the lowest score, and that score.
 
-        Candidates whose running score is `margin` times the best one's after the same cases are dropped on the way.
+        A candidate whose running score is more than `margin` / sqrt(cases so far) worse than the best one's after the same
+        cases is dropped on the way.
         """
         alive = {steps: self.distances(steps) for steps in dict.fromkeys(candidates)}
         seen: dict[tuple[int, ...], list[np.ndarray]] = {steps: [] for steps in alive}
@@ -92,6 +117,7 @@ class Scorer:
             best = min(scores.values())
             # What has been scored on all cases before costs nothing, so it is never dropped for an early leader.
             known = {steps for steps in alive if len(self._seen.get(steps, ())) == len(self.groups)}
-            alive = {steps: alive[steps] for steps in alive if steps in known or scores[steps] <= margin * best}
+            limit = best * (1 + margin / len(np.concatenate(seen[next(iter(alive))])) ** 0.5)
+            alive = {steps: alive[steps] for steps in alive if steps in known or scores[steps] <= limit}
         winner = min(alive, key=scores.get)
         return winner, scores[winner]

@@ -26,11 +26,11 @@ MOVE = 4  # grid steps that a local move shifts a compute step by, at most
 
 
 def study_name(scorer: Scorer, budget: int, context: str = "") -> str:
-    """A name that is equal only for equal problems: grid, budget, predictor, calibration cases and `context` (the model)."""
+    """A name that is equal only for equal problems: grid, budget, predictor, calibration cases, full runs and `context`."""
     group = scorer.groups[0]
     key = [
         scorer.sigmas.tolist(), budget, group.predictor.model_dump(), group.ridge, scorer.metric.__name__,
-        [str(case) for g in scorer.groups for case in g.cases], len(group.cases), context,
+        [str(case) for g in scorer.groups for case in g.cases], len(group.cases), scorer.fingerprint, context,
     ]  # fmt: skip
     return f"otcache-B{budget}-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 

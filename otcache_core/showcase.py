@@ -156,10 +156,10 @@ def run_all(subject: Subject, plan: Plan, bars: Bars) -> Results:
 
     calibrated = calibrate(subject.generator, subject.calibration, grid, plan.settings, bars)
     lap("calibration")
-    scorer = Scorer(subject.generator, subject.calibration, calibrated.trajectories, plan.settings.metric)
+    scorer = Scorer(subject.generator, subject.calibration, calibrated.observed.trajectories, plan.settings.metric)
     direct = {}
     for budget in sorted(plan.picture_budgets):
-        starts = search_starts(calibrated.paths, budget, grid)
+        starts = search_starts(calibrated.observed.paths, budget, grid)
         direct[budget], _ = search_steps(
             scorer, budget, plan.direct_trials, starts, plan.settings.seed,
             progress=partial(_report_search, bars, budget),
@@ -168,7 +168,7 @@ def run_all(subject: Subject, plan: Plan, bars: Bars) -> Results:
     bars("held-out pictures", 0, len(plan.curve_budgets), "full runs")
     examiner = Examiner(subject)
     methods: dict[str, dict[int, Measured]] = {name: {} for name in (OURS, ALONE, GRAPH, DIRECT, PLAIN, EULER)}
-    others = {ALONE: calibrated.geodesic, GRAPH: calibrated.paths[GRAPH_PATH], DIRECT: direct}
+    others = {ALONE: calibrated.geodesic, GRAPH: calibrated.observed.paths[GRAPH_PATH], DIRECT: direct}
     for done, budget in enumerate(plan.curve_budgets, 1):
         repeats = 2 if budget in plan.picture_budgets else 1
         methods[OURS][budget] = examiner.schedule(calibrated.schedules[budget], repeats)

@@ -8,8 +8,7 @@ from .demo.generator import WEIGHTS, DemoGenerator
 from .demo.generator import cases as demo_cases
 from .demo.scenes import caption
 from .errors import OTCacheError
-from .graph import recorded
-from .pipeline import Settings, graph_paths, measure_growth, record_cases, search_starts
+from .pipeline import Settings, observe, search_starts
 from .progress import Bars
 from .rollout import FITTED
 from .schedule import Schedule, check_budget, make_schedule
@@ -69,13 +68,10 @@ def demo_search(budget: int, trials: int, count: int, seed: int, storage: str | 
     generator = load_generator()
     grid, cases = generator.sigmas(), demo_cases(count, CALIBRATION_SEED)
     check_budget(budget, len(grid) - 1)
-    trajectories = record_cases(generator, cases, grid, bars)
-    few = min(2, count)
-    kappa = measure_growth(generator, cases[:few], [trajectories[i] for i in range(few)])
-    paths, _ = graph_paths(recorded(trajectories), kappa, [budget])
-    scorer = Scorer(generator, cases, trajectories)
+    observed = observe(generator, cases, grid, progress=bars)
+    scorer = Scorer(generator, cases, observed.trajectories)
     steps, score = search_steps(
-        scorer, budget, trials, search_starts(paths, budget, grid), seed, storage, MODEL,
+        scorer, budget, trials, search_starts(observed.paths, budget, grid), seed, storage, MODEL,
         lambda done, total, best: bars(f"search at {budget}", min(done, total), total, f"best {best:.4g}"),
     )  # fmt: skip
     return make_schedule(

@@ -33,6 +33,18 @@ class MixtureGenerator:
         return (x / 6 + 0.5).clamp(0, 1).float()
 
 
+class Broken(MixtureGenerator):
+    """Not a number from the given evaluation on."""
+
+    def __init__(self, after: int):
+        super().__init__()
+        self.after = after
+
+    def velocity(self, x, sigma, cases):
+        d = super().velocity(x, sigma, cases)
+        return d * torch.nan if self.evaluations > self.after else d
+
+
 def linear_sigmas(steps: int, shift: float = 1.0) -> np.ndarray:
     t = np.linspace(1, 0, steps + 1)
     return shift * t / (1 + (shift - 1) * t)

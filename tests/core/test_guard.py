@@ -8,13 +8,11 @@ from otcache_core import graph
 from otcache_core.errors import OTCacheError
 from otcache_core.guard import (
     GUARDED,
-    NEIGHBOURS,
     STATE_AWARE,
     Guarded,
     cheapest,
     geodesic_points,
     guard,
-    refine,
     with_one_less,
     with_one_more,
 )
@@ -71,16 +69,6 @@ def test_the_best_of_all_proposals_is_kept_and_none_is_considered_twice(scorer):
     assert sum(c.kept for c in here.candidates) == 1
 
 
-def test_refining_ends_where_no_cheap_neighbour_is_better(scorer, costs):
-    here = Guarded()
-    here.consider(scorer, {(0, 1, 2): "start"})
-    refine(scorer, here, costs, 3)
-    assert here.score < scorer.score((0, 1, 2)) and here.score == scorer.score(here.best.steps)
-    assert here.best.source == "neighbour"
-    for steps in graph.cheapest_neighbours(costs, here.best.steps, NEIGHBOURS):
-        assert here.score <= scorer.score(steps)
-
-
 def test_every_budget_keeps_the_best_it_tried_whatever_the_order_of_budgets(recording, scorer, costs):
     names = (*GUARDED, STATE_AWARE)
     paths = {name: graph.peak_suppressed_paths(costs, range(1, 13), gamma) for gamma, name in enumerate(names, 2)}
@@ -95,7 +83,20 @@ def test_every_budget_keeps_the_best_it_tried_whatever_the_order_of_budgets(reco
         assert all(paths[name][budget] in tried for name in GUARDED)
         assert here.score <= min(scorer.score(paths[name][budget]) for name in GUARDED) * (1 + 1e-9)
     sources = [candidate.source for budget in (3, 4, 5) for candidate in found[budget].candidates]
+    assert "neighbour" in sources
     assert any("one step more" in source for source in sources) or any("one step less" in source for source in sources)
+
+
+@pytest.mark.parametrize("allowance", [0, 30, 120])
+def test_the_guard_asks_for_no_more_than_it_is_given(recording, scorer, costs, allowance):
+    """Beyond the geodesics, which are always tried, no candidate begins that may not fit."""
+    names, budgets, begin = (*GUARDED, STATE_AWARE), [3, 4, 5], recording.generator.evaluations
+    paths = {name: graph.peak_suppressed_paths(costs, range(1, 13), gamma) for gamma, name in enumerate(names, 2)}
+    spent = lambda: (recording.generator.evaluations - begin) / len(recording.cases)  # noqa: E731
+    found = guard(scorer, ANCHOR, REFERENCE, paths, costs, budgets, room=lambda share: share * allowance - spent())
+    assert spent() <= max(allowance, sum(budgets))
+    tried = sum(len(here.candidates) for here in found.values())
+    assert tried == 3 if allowance == 0 else tried > 3
 
 
 def test_a_geodesic_needs_an_anchor_below_its_reference(scorer, costs):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixture import MixtureGenerator, linear_sigmas
+from mixture import Broken, MixtureGenerator, linear_sigmas
 from strategies import step_sets
 
 from otcache_core.errors import OTCacheError
@@ -180,18 +180,6 @@ def test_record_is_plain_euler(recording):
         d = recording.generator.velocity(x[None], float(recording.sigmas[i]), [2])[0]
         x = x + d * float(recording.sigmas[i + 1] - recording.sigmas[i])
         assert torch.equal(run.d[i], d) and torch.equal(run.x[i + 1], x)
-
-
-class Broken(MixtureGenerator):
-    """Not a number from the given evaluation on."""
-
-    def __init__(self, after: int):
-        super().__init__()
-        self.after = after
-
-    def velocity(self, x, sigma, cases):
-        d = super().velocity(x, sigma, cases)
-        return d * torch.nan if self.evaluations > self.after else d
 
 
 def test_recording_a_diverging_case_is_our_error():

@@ -391,7 +391,7 @@ def test_study_names_differ_for_different_problems_and_only_for_those(recording)
         real(recording, predictor=Predictor(kind="linear", damping=0.5)),
         real(recording, predictor=Predictor(kind="fitted")),
         real(recording, ridge=1e-2),
-        real(recording, fit_cases=2),
+        real(recording, fit_cases=1),
         Scorer(recording.generator, recording.cases, longer),
     ]
     names = [study_name(scorer, 4) for scorer in scorers]
@@ -517,7 +517,7 @@ def test_choose_takes_the_best_candidate(recording):
     assert score == min(map(scorer.score, candidates)) == scorer.score(winner) and winner in candidates
 
 
-@pytest.mark.parametrize(("margin", "winner"), [(1.0, "steady"), (1.5, "late"), (3.0, "later")])
+@pytest.mark.parametrize(("margin", "winner"), [(0.0, "steady"), (0.5, "late"), (2.0, "later")])
 def test_choose_keeps_candidates_within_the_margin(recording, monkeypatch, margin, winner):
     scorer = real(recording, fit_cases=1)
     table = {"steady": [0.1, 0.1, 0.1], "late": [0.12, 0.01, 0.01], "later": [0.2, 1e-3, 1e-3]}
