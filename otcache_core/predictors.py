@@ -12,6 +12,8 @@ Every predictor here is linear in past evaluations.
 The ramp is why a schedule that computes every step changes nothing, bit for bit, whatever its weights.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -81,10 +83,13 @@ def mean_velocity_step(sigmas: np.ndarray, velocities):
     For a velocity linear in sigma that derivative is half the difference quotient (v_{i-1} - v_{i-K}) / (...), which is
     why the two forms must not be confused.
     """
-    h = np.diff(sigmas)
+    sigmas = [float(sigma) for sigma in sigmas]
     span = sigmas[-2] - sigmas[0]
-    mean = sum(float(w) * v for w, v in zip(h[:-1] / span, velocities, strict=True))
-    return velocities[-1] + (mean - velocities[0]) * float(h[-1] / span)
+    reach = (sigmas[-1] - sigmas[-2]) / span
+    weights = [(after - before) / span * reach for before, after in pairwise(sigmas[:-1])]
+    weights[0] -= reach
+    weights[-1] += 1
+    return combine(weights, velocities)
 
 
 def combine(weights, tensors):

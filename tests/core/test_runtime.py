@@ -255,11 +255,112 @@ def test_runs_of_one_schedule_do_not_share_state():
     assert other.evaluations == 0
 
 
-def test_observing_a_step_outside_the_schedule_is_said_so():
-    run = CachedRun(schedule(linear_sigmas(8), (0, 2), "linear"))
-    run.observe(0, torch.ones(2))
-    with pytest.raises(OTCacheError, match="3"):
-        run.observe(3, torch.ones(2))
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_evaluation_outside_the_schedule_replaces_all_before_it(kind):
+    cached = schedule(linear_sigmas(12), (0, 1, 2, 8), kind)
+    model = random_velocities(12)
+    run = CachedRun(cached)
+    for step in (0, 1, 2, 4):
+        run.observe(step, model[step])
+    assert run.evaluations == 4
+    for step in (5, 6, 7):
+        torch.testing.assert_close(run.predict(step), model[4])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_an_extra_evaluation_older_ones_play_no_part(kind):
+    cached = schedule(linear_sigmas(16), (0, 1, 2, 8, 10, 12, 14), kind)
+    model = random_velocities(16)
+    predictions = []
+    for before in (random_velocities(16, seed=1), random_velocities(16, seed=2)):
+        run = CachedRun(cached)
+        for step in (0, 1, 2):
+            run.observe(step, before[step])
+        out = []
+        for step in range(4, 16):
+            if step == 4 or run.computes(step):
+                run.observe(step, model[step])
+            else:
+                out.append(run.predict(step))
+        predictions.append(torch.stack(out))
+    assert torch.isfinite(predictions[0]).all()
+    assert torch.equal(*predictions)
+
+
+@pytest.mark.parametrize("kind", ["fitted", "two bands"])
+def test_fitted_weights_are_used_again_when_their_evaluations_are_there(kind):
+    cached = schedule(linear_sigmas(16), (0, 1, 4, 8, 10, 12), kind)
+    model = random_velocities(16)
+    plain, restarted = CachedRun(cached), CachedRun(cached)
+    for step in (0, 1, 4, 8, 10, 12):
+        plain.observe(step, model[step])
+    for step in (0, 1, 6, 8, 10):
+        restarted.observe(step, model[step])
+    # The newest three are 10, 8 and 6 here, but the weights of step 10 are for 10, 8 and 4: the prior stands in.
+    prior = CachedRun(schedule(cached.sigmas, (0, 1, 6, 8, 10, 12), "linear", damping=0.5))
+    for step in (0, 1, 6, 8, 10):
+        prior.observe(step, model[step])
+    torch.testing.assert_close(restarted.predict(11), prior.predict(11))
+    restarted.observe(12, model[12])
+    assert torch.equal(restarted.predict(13), plain.predict(13))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_forgetting_the_next_step_has_to_be_evaluated(kind):
+    run = CachedRun(schedule(linear_sigmas(8), (0, 2), kind))
+    run.observe(0, torch.ones(2, 2))
+    assert run.can_predict
+    run.forget()
+    assert not run.can_predict
+    with pytest.raises(OTCacheError, match="before any evaluation"):
+        run.predict(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data(), case=grids_with_steps(min_steps=2))
+def test_any_order_of_evaluations_gives_finite_predictions(kind, case, data):
+    sigmas, steps = case
+    run = CachedRun(schedule(sigmas, steps, kind))
+    run.observe(0, torch.ones(2, 2, dtype=torch.float64))
+    for step in data.draw(st.lists(st.integers(0, len(sigmas) - 2), max_size=8)):
+        if data.draw(st.booleans()):
+            run.observe(step, torch.ones(2, 2, dtype=torch.float64))
+        d = run.predict(step)
+        assert torch.isfinite(d).all()
+        if "fitted" != kind != "two bands":  # weights that nobody fitted may make anything of a constant
+            torch.testing.assert_close(d, torch.ones_like(d))
+
+
+@given(grids_with_steps(min_steps=2), st.data())
+def test_a_grid_point_is_its_own_step(case, data):
+    sigmas, steps = case
+    run = CachedRun(schedule(sigmas, steps, "linear"))
+    step = data.draw(st.integers(0, len(sigmas) - 2))
+    assert run.locate(float(sigmas[step])) == (step, True)
+
+
+@given(grids_with_steps(min_steps=2), st.floats(0, 2))
+def test_a_sigma_belongs_to_the_step_whose_interval_holds_it(case, fraction):
+    sigmas, steps = case
+    sigma = fraction * sigmas[0]
+    step, on_grid = CachedRun(schedule(sigmas, steps, "linear")).locate(sigma)
+    if on_grid:
+        assert abs(sigmas[step] - sigma) <= 1.01e-4 * sigmas[step]
+        assert abs(sigmas[step] - sigma) <= min(abs(s - sigma) for s in sigmas[:-1])
+    elif sigma > sigmas[0]:
+        assert step == 0
+    elif sigma < sigmas[-1]:
+        assert step == len(sigmas) - 2
+    else:
+        assert sigmas[step] >= sigma >= sigmas[step + 1]
+
+
+def test_float32_arithmetic_of_a_sampler_still_hits_its_grid_point():
+    sigmas = linear_sigmas(50, shift=3.0)
+    run = CachedRun(schedule(sigmas, (0, 4), "linear"))
+    for step, sigma in enumerate(sigmas[:-1]):
+        passed = np.exp(-np.float32(-np.log(np.float32(sigma))))  # as samplers in log sigma do
+        assert run.locate(float(passed)) == (step, True)
 
 
 @pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")
