@@ -1,0 +1,26 @@
+"""The ComfyUI nodes, one file each."""
+
+from comfy_api.latest import ComfyExtension
+
+
+class OTCacheExtension(ComfyExtension):
+    """Lists the node classes for ComfyUI."""
+
+    async def on_load(self) -> None:
+        from .saved_schedules import register_folder
+
+        register_folder()
+
+    async def get_node_list(self) -> list:
+        from .anchor_search import OTAnchorSearch
+        from .apply_cache import OTApplyCache
+        from .budget_interpolate import OTBudgetInterpolate
+        from .cached_sampler import OTCachedSampler
+        from .compare import OTCompare
+        from .demo_model import OTDemoModel
+        from .load_schedule import OTLoadSchedule
+        from .reference_schedule import OTReferenceSchedule
+        from .save_schedule import OTSaveSchedule
+
+        return [OTReferenceSchedule, OTAnchorSearch, OTBudgetInterpolate, OTCachedSampler, OTApplyCache, OTLoadSchedule,
+                OTSaveSchedule, OTCompare, OTDemoModel]  # fmt: skip
