@@ -1,0 +1,79 @@
+"""Putting a schedule on a MODEL: one wrapper around each sampling run, which holds all that the run needs."""
+
+import logging
+from collections.abc import Callable
+
+import comfy.model_patcher
+import numpy as np
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+
+from ...otcache_core.errors import OTCacheError
+from ...otcache_core.schedule import Schedule
+from .report import Report
+from .run import HostRun
+
+KEY = "otcache"
+LEVELS = ("output", "blocks")
+
+
+def with_cache(model, schedule: Schedule, level: str = "output", on_report: Callable[[Report], None] | None = None):
+    """A clone of the ModelPatcher `model` whose sampling runs follow `schedule`; a schedule put on before is replaced.
+
+    level: what a skipped step reuses, "output" (the model is not called) or "blocks" (only its transformer blocks are not).
+    on_report: called after every run that finished. The clone carries nothing but these values; the state of a run is made
+    when the run begins and freed when it ends, however it ends.
+    """
+    if level not in LEVELS:
+        raise OTCacheError(f'Reuse level "{level}" is unknown; choose one of {", ".join(LEVELS)}.')
+
+    def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        guider = executor.class_obj
+        shared = guider.model_options
+        refuse_other_caches(shared)
+        grid = np.asarray(sigmas.detach().cpu(), dtype=np.float64)  # now: uni_pc writes into its sigmas later
+        run = HostRun(schedule, grid, guider, sampler, level)
+        guider.model_options = comfy.model_patcher.create_model_options_clone(shared)
+        _add_hooks(run, guider.model_options)
+        try:
+            output = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            report = run.finish(output)
+        finally:
+            guider.model_options = shared
+            run.close()
+        logging.info("OTCache: %s", report.text)
+        if on_report:
+            on_report(report)
+        return output
+
+    clone = without_cache(model)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    return clone
+
+
+def _add_hooks(run: HostRun, model_options: dict) -> None:
+    # Plain functions: older ComfyUI versions deep-copy model options, which would duplicate the run behind a bound method.
+    def predict_noise(executor, *args, **kwargs):
+        return run.predict_noise(executor, *args, **kwargs)
+
+    def apply_model(executor, *args, **kwargs):
+        return run.blocks.apply_model(executor, *args, **kwargs) if run.blocks else executor(*args, **kwargs)
+
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, model_options, is_model_options=True)
+    if run.blocks:
+        add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, model_options, is_model_options=True)
+
+
+def without_cache(model):
+    """A clone of the ModelPatcher `model` without a schedule of ours."""
+    clone = model.clone()
+    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    return clone
+
+
+def refuse_other_caches(model_options: dict) -> None:
+    """Raise `OTCacheError` when a core cache is on the model whose options these are."""
+    if "easycache" in model_options.get("transformer_options", {}):  # LazyCache uses the same key
+        raise OTCacheError(
+            "EasyCache or LazyCache is on the same model as OTCache, and two caches would skip each other's steps; "
+            "bypass one of them."
+        )

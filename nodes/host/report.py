@@ -1,0 +1,65 @@
+"""What a run did, in numbers and in one sentence."""
+
+from dataclasses import dataclass
+from statistics import median
+
+FEW_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Report:
+    """One finished sampling run.
+
+    steps: N. evaluations: model evaluations made. asked: evaluations that the sampler asked for. level: "output" or "blocks",
+    as used. reason: why every step was computed, or "". level_reason: why "blocks" could not be used, or "".
+    seconds: time of each evaluation asked for until the next one began; computed: which of them were made.
+    """
+
+    steps: int
+    evaluations: int
+    asked: int
+    level: str
+    reason: str = ""
+    level_reason: str = ""
+    seconds: tuple[float, ...] = ()
+    computed: tuple[bool, ...] = ()
+
+    @property
+    def ideal_speedup(self) -> float:
+        """Evaluations asked for over evaluations made."""
+        return self.asked / self.evaluations if self.evaluations else 1.0
+
+    @property
+    def measured_speedup(self) -> float | None:
+        """Estimated time of the run in full over the time that it took; None when nothing was skipped or measured.
+
+        A skipped evaluation is taken to have cost the median of the computed ones, the first left out where there are more:
+        it pays for warming up.
+        """
+        full = [second for second, computed in zip(self.seconds, self.computed, strict=True) if computed]
+        taken = sum(self.seconds)
+        if len(full) == len(self.seconds) or not full or not taken:
+            return None
+        return (sum(full) + (len(self.seconds) - len(full)) * median(full[1:] or full)) / taken
+
+    @property
+    def text(self) -> str:
+        """The report as a line."""
+        parts = [f"{self.evaluations} model evaluations for {self.steps} steps"]
+        if self.asked != self.steps:
+            parts.append(f"the sampler asked for {self.asked}")
+        if self.reason:
+            parts.append(f"computed in full: {self.reason}")
+        elif self.evaluations == self.asked:
+            parts.append("nothing was skipped")
+        else:
+            speed = f"{self.ideal_speedup:.2f}x faster ideally"
+            if self.measured_speedup:
+                speed += f", {self.measured_speedup:.2f}x measured"
+            parts.append(speed)
+            parts.append("transformer blocks reused" if self.level == "blocks" else "model output reused")
+        if self.level_reason:
+            parts.append(f"blocks could not be reused: {self.level_reason}")
+        if self.steps <= FEW_STEPS and self.evaluations < self.asked:
+            parts.append(f"with {FEW_STEPS} steps or fewer, lowering the steps is the better lever")
+        return "; ".join(parts) + "."

@@ -1,0 +1,157 @@
+"""One sampling run under a schedule: decides at every model evaluation whether to make it."""
+
+from math import inf
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from ...otcache_core.errors import OTCacheError
+from ...otcache_core.retiming import retime
+from ...otcache_core.runtime import CachedRun
+from ...otcache_core.schedule import Schedule
+from .blocks import BlockReuse
+from .report import Report
+
+# Samplers that choose their own noise levels: there are no steps to skip.
+ADAPTIVE = ("dpm_adaptive", "dpm_fast")
+BEYOND = 1.02  # how far above the schedule's first sigma a run may start
+COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
+
+
+class HostRun:
+    """The state of one run; `close` frees its tensors.
+
+    sigmas: float64 [N + 1], the run's own grid. `blocks` is None unless blocks are to be reused.
+    """
+
+    def __init__(self, schedule: Schedule, sigmas: np.ndarray, guider, sampler, level: str):
+        self.steps = len(sigmas) - 1
+        self.guider = guider
+        self.reason, self.level_reason = "", ""
+        self.cached = None
+        try:
+            self.cached = CachedRun(fit_to_run(schedule, sigmas, sampler))
+        except OTCacheError as error:
+            self.reason = str(error).rstrip(".")
+        # With nothing to skip later there is nothing to keep.
+        self._skips = self.cached is not None and self.cached.schedule.budget < self.steps
+        self.blocks = None
+        if level == "blocks" and self._skips:
+            self.level_reason = _no_blocks(guider.model_options)
+            self.blocks = None if self.level_reason else BlockReuse()
+        self._level = "blocks" if level == "blocks" and not self.level_reason else "output"
+        self._ranges = None
+        self._situation = None
+        self._observed = -1
+        self._times: list[float] = []
+        self._computed: list[bool] = []
+
+    def predict_noise(self, executor, x, timestep, *args, **kwargs):
+        """The guided denoised latent at `x`: the model's own, or predicted. The PREDICT_NOISE wrapper of a run."""
+        sigma = float(timestep[0])  # the one wait for the device
+        self._times.append(perf_counter())
+        self._computed.append(True)
+        if not self._skips or sigma <= 0:
+            return executor(x, timestep, *args, **kwargs)
+        if self._ranges is None:
+            self._look_at_conds()
+        # With another latent or other conditionings in use, older evaluations no longer apply.
+        situation = (x.shape, x.dtype, x.device, *(start >= sigma >= end for start, end in self._ranges))
+        if situation != self._situation:
+            self._situation, self._observed = situation, -1
+            self.cached.forget()
+            if self.blocks:
+                self.blocks.clear()
+        step, on_grid = self.cached.locate(sigma)
+        if self.cached.computes(step) or not self.cached.can_predict:
+            if self.blocks:
+                self.blocks.capture()
+            denoised = executor(x, timestep, *args, **kwargs)
+            self._check_blocks()
+        elif self.blocks:
+            self.blocks.replay()
+            denoised = executor(x, timestep, *args, **kwargs)
+            if not self.blocks.missed:
+                self._computed[-1] = False
+                return denoised
+            self._check_blocks()
+        else:
+            self._computed[-1] = False
+            return x.sub(self.cached.predict(step, sigma), alpha=sigma)
+        if on_grid or step != self._observed:
+            self._observed = step
+            self.cached.observe(step, torch.sub(x, denoised).div_(sigma))
+        return denoised
+
+    def finish(self, output) -> Report:
+        """The report of the run that gave `output`."""
+        output.flatten()[:1].cpu()  # a GPU's last evaluation may still be under way
+        times = [*self._times, perf_counter()]
+        return Report(
+            steps=self.steps,
+            evaluations=sum(self._computed),
+            asked=len(self._computed),
+            level=self._level,
+            reason=self.reason,
+            level_reason=self.level_reason,
+            seconds=tuple(float(second) for second in np.diff(times)),
+            computed=tuple(self._computed),
+        )
+
+    def close(self) -> None:
+        """Free every tensor of the run."""
+        if self.cached:
+            self.cached.forget()
+        if self.blocks:
+            self.blocks.clear()
+        self.guider = None
+
+    def _check_blocks(self) -> None:
+        if self.blocks and self.blocks.problem:
+            self._leave_blocks(self.blocks.problem)
+
+    def _leave_blocks(self, why: str) -> None:
+        self.level_reason, self._level = why, "output"
+        self.blocks.clear()
+        self.blocks = None
+
+    def _look_at_conds(self) -> None:
+        # Not before the first evaluation: percents become sigmas once the model is loaded.
+        self._ranges = time_ranges(self.guider.conds)
+        if self.blocks and any("control" in cond for group in self.guider.conds.values() for cond in group or ()):
+            self._leave_blocks("a ControlNet is applied, which would have to run on every skipped step")
+
+
+def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
+    """`schedule` on the run's grid; raises `OTCacheError` with the reason when the run has to be computed in full."""
+    name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
+    if any(word in name for word in ADAPTIVE):
+        raise OTCacheError("this sampler chooses its own noise levels; use one with fixed steps, such as euler")
+    if "cfg_pp" in name:
+        raise OTCacheError("CFG++ samplers need the unconditional output, which a skipped step does not have")
+    if len(sigmas) > 1 and sigmas[0] > schedule.sigmas[0] * BEYOND:
+        raise OTCacheError(
+            f"the run starts at sigma {sigmas[0]:.4g}, but the schedule begins at {schedule.sigmas[0]:.4g}; "
+            "use a schedule made for this model"
+        )
+    return retime(schedule, sigmas)
+
+
+def time_ranges(conds: dict[str, list[dict]]) -> list[tuple[float, float]]:
+    """(first, last) sigma of every conditioning and ControlNet that is not in use all the time."""
+    ranges = []
+    for cond in (cond for group in conds.values() for cond in group or ()):
+        ranges.append((float(cond.get("timestep_start", inf)), float(cond.get("timestep_end", -inf))))
+        control = cond.get("control")
+        while control is not None:
+            ranges.append(tuple(map(float, getattr(control, "timestep_range", None) or (inf, -inf))))
+            control = getattr(control, "previous_controlnet", None)
+    return [pair for pair in ranges if pair != (inf, -inf)]
+
+
+def _no_blocks(model_options: dict) -> str:
+    wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
+    if COMPILE_KEY in wrappers.get("apply_model", {}):
+        return "the model is compiled as a whole"
+    return ""
