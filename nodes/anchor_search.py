@@ -1,0 +1,110 @@
+"""OT Anchor Search: find the schedule of an extreme budget by its pictures, and prepare every budget up to the reference."""
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..otcache_core.errors import OTCacheError
+from ..otcache_core.metrics import DEFAULT, DISTANCES
+from ..otcache_core.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
+from .schema import OTCalibration, OTSchedule, field, schema
+
+
+class OTAnchorSearch(io.ComfyNode):
+    """The second stage: its schedule carries those of all budgets, so that the slider costs nothing."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="OTAnchorSearch",
+            display_name="OT Anchor Search",
+            description="Searches the steps of a very small budget with the finished pictures as judge (Optuna), then "
+            "prepares every budget between it and the reference. States its cost when it starts, can be cancelled at any "
+            "time, and goes on where it stopped when it is queued again.",
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                field(io.Model.Input, "model", tooltip="The model that was recorded."),
+                field(io.Vae.Input, "vae", tooltip="Decodes the pictures that are judged."),
+                field(OTCalibration.Input, "calibration", tooltip="From OT Reference Schedule."),
+                field(OTSchedule.Input, "reference", tooltip="From OT Reference Schedule."),
+                field(io.Int.Input, "budget", default=ANCHOR_BUDGET, min=1, max=1000, tooltip="Model evaluations of the "
+                      "anchor, the smallest budget of the slider: about 1 in 6 of the steps."),
+                field(io.Int.Input, "trials", default=TRIALS, min=1, max=100000, tooltip="Schedules that the search tries. "
+                      "It starts from good ones and drops poor ones early."),
+                field(io.Combo.Input, "metric", options=list(DISTANCES), default=DEFAULT, tooltip="How far a cached picture "
+                      "is from the full one. lpips needs its package and downloads its weights once.", advanced=True),
+                field(io.Int.Input, "seed", default=0, min=0, max=2**31 - 1, control_after_generate=False,
+                      tooltip="Of the search.", advanced=True),
+                field(io.String.Input, "storage", default="", optional=True, tooltip="Where trials are kept: empty for a file "
+                      "in ComfyUI's user folder, else an SQLite file or a database URL that several machines can share.",
+                      advanced=True),
+            ],
+            outputs=[
+                field(OTSchedule.Output, "anchor", display_name="anchor", tooltip="The anchor, with the schedules of all "
+                      "budgets up to the reference. OT Save Schedule keeps it all in one file."),
+                field(io.Image.Output, "plot", display_name="plot", tooltip="Every prepared schedule, and the error against "
+                      "the budget."),
+                field(io.String.Output, "summary", display_name="summary", tooltip="What was found and what it cost."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
+        from ..otcache_core.search import import_optuna, open_storage
+        from .host.calibration import run_on_model
+        from .host.progress import NodeProgress, duration
+
+        import_optuna()
+        setting, observed = calibration.setting, calibration.observed
+        if budget >= reference.budget:
+            raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference.budget}; lower it.")
+        own = Path(folder_paths.get_user_directory(), "otcache")
+        if not storage.strip():
+            own.mkdir(parents=True, exist_ok=True)
+            storage = str(own / "searches.db")
+        open_storage(storage)
+        settings = Settings(
+            budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
+            trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), model=type(model.model).__name__,
+        )  # fmt: skip
+        cases, steps = len(setting.cases), len(observed.sigmas) - 1
+        most = round((settings.allowance * steps - sum(observed.evaluations.values())) * cases)
+        progress = NodeProgress("OT Anchor Search", cls.hidden.unique_id, most)
+        progress.say(f"at most {most} evaluations, {duration(most * calibration.seconds)}")
+        found = run_on_model(
+            model, setting, lambda generator: prepare(generator, observed, reference, settings, progress), vae, progress.tick
+        )
+        progress.done()
+        anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
+        return io.NodeOutput(anchor, plot(anchor, reference), summary(found, cases))
+
+
+def plot(anchor, reference):
+    """Strips of all prepared schedules above the error against the budget, an IMAGE."""
+    import numpy as np
+
+    from ..otcache_core.figures import to_image
+    from ..otcache_core.plots import error_against_budget, schedule_strips
+    from .pictures import array_image
+
+    prepared = anchor.prepared
+    strips = to_image(schedule_strips(prepared, [f"budget {s.budget}" for s in prepared]))
+    errors = to_image(error_against_budget({"prepared": {s.budget: s.score for s in prepared}}, anchor.metric))
+    width = max(strips.shape[1], errors.shape[1])
+    padded = [np.pad(a[..., :3], ((0, 0), (0, width - a.shape[1]), (0, 0)), constant_values=255) for a in (strips, errors)]
+    return array_image(np.concatenate(padded))
+
+
+def summary(found, cases: int) -> str:
+    """What was found and spent, as a table in plain text."""
+    anchor = found.anchor
+    spent = sum(found.evaluations.values())
+    lines = [
+        f"Anchor: {anchor.budget} of {anchor.steps} evaluations, {anchor.metric} {anchor.score:.4g} over {cases} cases.",
+        f"Cost: {spent:.0f} evaluations a case, {spent / anchor.steps:.1f} full runs ("
+        + ", ".join(f"{stage} {count:.0f}" for stage, count in found.evaluations.items()) + ").",
+        "budget  up to   error     from",
+        *(f"{s.budget:>6}  {s.ideal_speedup:>4.1f}x  {s.score:>8.4g}  {s.provenance}" for s in anchor.prepared),
+    ]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,247 @@
+"""Recording and rolling out on the user's own model: the library's `Generator`, driven from inside one ComfyUI sampling.
+
+A calibration is one long sampling run whose sampler is the work itself: the model is loaded, patched and hooked exactly as
+for a KSampler, and stays so while the work asks for velocities.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+
+from ...otcache_core.errors import OTCacheError
+from ...otcache_core.pipeline import Observed
+from ...otcache_core.rollout import Counted
+from .attach import refuse_other_caches, without_cache
+
+Result = TypeVar("Result")
+FRAMES = 8  # of a video that are judged
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture of a calibration: which conditioning, and the seed of its noise. `mark` tells prompts apart."""
+
+    prompt: int
+    seed: int
+    mark: str
+
+    def __str__(self) -> str:
+        return f"prompt {self.mark}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a calibration runs with, but for the model: all that a KSampler is given.
+
+    positives: one conditioning a prompt. latent: one latent dict of batch 1. sigmas: float32 [N + 1] on the CPU.
+    """
+
+    positives: tuple[list, ...]
+    negative: list
+    latent: dict[str, Any]
+    sigmas: torch.Tensor
+    cfg: float
+    cases: tuple[Case, ...]
+    sampler: str
+    scheduler: str
+
+    def fingerprint(self) -> str:
+        """Equal for equal settings, in this process and others."""
+        parts = [self.sigmas, self.latent["samples"], self.latent.get("noise_mask"), self.positives, self.negative]
+        words = f"{self.cfg} {[(case.prompt, case.seed) for case in self.cases]}"
+        return hashlib.sha256("".join(map(digest, parts)).encode() + words.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The value of an OT_CALIBRATION link: what was recorded, and with what. seconds: of one evaluation, on average."""
+
+    setting: Setting
+    observed: Observed
+    seconds: float
+
+
+def digest(value: Any) -> str:
+    """A hash of nested lists, dicts and tensors; whatever else there is counts by its type only."""
+    if isinstance(value, torch.Tensor):
+        bits = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return hashlib.sha256(bits + str((value.dtype, tuple(value.shape))).encode()).hexdigest()
+    if isinstance(value, dict):
+        return digest([[str(key), value[key]] for key in sorted(value, key=str)])
+    if isinstance(value, (list, tuple)):
+        return hashlib.sha256("".join(map(digest, value)).encode()).hexdigest()
+    plain = value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    return hashlib.sha256(repr(plain).encode()).hexdigest()
+
+
+def prompts(conditionings: Sequence[list]) -> tuple[list, ...]:
+    """One conditioning a prompt, from a list of conditionings in which one may hold a batch of prompts [b, tokens, width]."""
+    found = []
+    for conditioning in conditionings:
+        batch = max(entry[0].shape[0] for entry in conditioning)
+        for row in range(batch):
+            found.append([_row(entry, row, batch) for entry in conditioning])
+    return tuple(found)
+
+
+def _row(entry: list, row: int, batch: int) -> list:
+    def one(value):
+        return value[row : row + 1] if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch else value
+
+    return [one(entry[0]), {name: one(value) for name, value in entry[1].items()}] if batch > 1 else entry
+
+
+def make_setting(
+    model, positives: Sequence[list], negative: list, latent: dict, seed: int, count: int, steps: int, cfg: float,
+    sampler: str, scheduler: str, denoise: float,
+) -> Setting:  # fmt: skip
+    """The setting for at least `count` cases: every prompt once, further ones with further seeds.
+
+    Raises `OTCacheError` for what cannot be calibrated on.
+    """
+    samples = latent["samples"]
+    if samples.is_nested:
+        raise OTCacheError("Latents that pack picture and sound cannot be calibrated on yet; use a preset instead.")
+    samples = comfy.sample.fix_empty_latent_channels(model, samples[:1].cpu())
+    found = prompts(positives)
+    grid = comfy.samplers.KSampler(model, steps, torch.device("cpu"), sampler, scheduler, denoise).sigmas.float().cpu()
+    if len(grid) < 3:
+        raise OTCacheError(f"steps {steps} and denoise {denoise} leave {max(len(grid) - 1, 0)} steps; calibrate on more steps.")
+    cases = tuple(Case(i % len(found), seed + i, digest(found[i % len(found)])[:8]) for i in range(max(count, len(found))))
+    mask = {"noise_mask": latent["noise_mask"][:1]} if latent.get("noise_mask") is not None else {}
+    return Setting(found, negative, {"samples": samples, **mask}, grid, cfg, cases, sampler, scheduler)
+
+
+def run_on_model(
+    model, setting: Setting, work: Callable[[Counted], Result], vae=None, tick: Callable[[int], None] | None = None
+) -> Result:
+    """`work(generator)` on `model` in one sampling run; returns what it returns. `tick(evaluations)` after each of them.
+
+    A cache of ours on the model is left out. Raises `OTCacheError` when another cache is on it, and what `work` raises.
+    """
+    model = without_cache(model)
+    refuse_other_caches(model.model_options)
+    guider = CasesGuider(model, setting)
+    sampler = Work(setting, vae, lambda generator: work(Counted(generator, tick)))
+    samples = setting.latent["samples"]
+    noise = comfy.sample.prepare_noise(samples, setting.cases[0].seed)
+    guider.sample(
+        noise, samples, sampler, setting.sigmas, denoise_mask=setting.latent.get("noise_mask"), seed=setting.cases[0].seed,
+        disable_pbar=True,
+    )  # fmt: skip
+    return sampler.result
+
+
+class CasesGuider(comfy.samplers.CFGGuider):
+    """Classifier-free guidance whose prompt can be changed from one evaluation to the next."""
+
+    def __init__(self, model, setting: Setting):
+        super().__init__(model)
+        self.set_cfg(setting.cfg)
+        further = {f"positive {i}": positive for i, positive in enumerate(setting.positives) if i}
+        self.inner_set_conds({"positive": setting.positives[0], "negative": setting.negative, **further})
+
+    def inner_sample(self, *args, **kwargs):
+        # Each prompt must meet the negative as if it were alone; ComfyUI's own processing mixes whatever lies in conds.
+        everything = self.conds
+        self.further = [everything[name] for name in everything if name not in ("positive", "negative")]
+        self.negative = [dict(entry) for entry in everything["negative"]]
+        self.conds = {"positive": everything["positive"], "negative": everything["negative"]}
+        try:
+            return super().inner_sample(*args, **kwargs)
+        finally:
+            self.conds = everything  # for the clean-up of what was loaded for them
+            del self.further, self.negative
+
+    def pairs(self, *args) -> list[dict]:
+        """Processed conds of every prompt; `args` as `process_conds` takes them after the conds."""
+        rest = []
+        for positive in self.further:
+            conds = {"positive": positive, "negative": [dict(entry) for entry in self.negative]}
+            rest.append(comfy.samplers.process_conds(self.inner_model, args[0], conds, *args[1:]))
+        return [self.conds, *rest]
+
+
+class Work(comfy.samplers.Sampler):
+    """A sampler that runs `work` on a generator instead of sampling, and keeps what it returns."""
+
+    def __init__(self, setting: Setting, vae, work: Callable):
+        self.setting, self.vae, self.work = setting, vae, work
+        self.result = None
+
+    def sample(self, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+        inner = comfy.samplers.KSamplerX0Inpaint(guider, sigmas)
+        inner.latent_image = latent_image
+        pairs = guider.pairs(noise, noise.device, latent_image, denoise_mask, extra_args["seed"])
+        self.result = self.work(
+            ModelGenerator(self, guider, inner, pairs, sigmas, {**extra_args, "denoise_mask": denoise_mask})
+        )
+        return noise
+
+
+class ModelGenerator:
+    """`otcache_core.rollout.Generator` on a loaded model. Latents go in and out on the CPU in float32.
+
+    Every evaluation is a check for interruption.
+    """
+
+    def __init__(self, work: Work, guider: CasesGuider, inner, pairs: list[dict], sigmas: torch.Tensor, extra_args: dict):
+        self._work, self._guider, self._inner, self._pairs = work, guider, inner, pairs
+        self._sigmas, self._extra_args = sigmas, extra_args
+        self._unscaled: dict[int, torch.Tensor] = {}
+        self._elsewhere = False
+
+    @property
+    def _sampling(self):
+        return self._guider.inner_model.model_sampling
+
+    def _raw_noise(self, case: Case) -> torch.Tensor:
+        return comfy.sample.prepare_noise(self._work.setting.latent["samples"], case.seed).float()
+
+    def noise(self, case: Case) -> torch.Tensor:
+        """The scaled latent [*latent] that the sampler would start from."""
+        raw = self._raw_noise(case).to(self._sigmas.device)
+        start = self._work.max_denoise(self._guider, self._sigmas)
+        return self._sampling.noise_scaling(self._sigmas[0], raw, self._inner.latent_image, start)[0].float().cpu()
+
+    def velocity(self, x: torch.Tensor, sigma: float, cases: Sequence[Case]) -> torch.Tensor:
+        """(x - denoised) / sigma [n, *latent], one case after the other."""
+        self._bring_model_back()
+        found = []
+        for latent, case in zip(x, cases, strict=True):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self._guider.conds = self._pairs[case.prompt]
+            if self._extra_args["denoise_mask"] is not None:
+                self._inner.noise = self._raw_noise(case).to(self._sigmas.device)
+            there = latent[None].to(self._sigmas.device, torch.float32)
+            denoised = self._inner(there, there.new_full([1], sigma), **self._extra_args)
+            found.append(((there - denoised) / sigma)[0].to("cpu", torch.float32))
+        return torch.stack(found)
+
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        """Pictures [n, 3, H, W] in [0, 1]; of a video, up to `FRAMES` frames one below the other.
+
+        Raises `OTCacheError` without a VAE.
+        """
+        if self._work.vae is None:
+            raise OTCacheError("Judging pictures needs a VAE; connect one.")
+        self._elsewhere = True  # decoding may push the model out of the device's memory
+        pictures = []
+        for latent in x:
+            latent = self._sampling.inverse_noise_scaling(self._sigmas[-1], latent[None].to(self._sigmas.device))
+            decoded = self._work.vae.decode(self._guider.inner_model.process_latent_out(latent.float()).cpu())
+            frames = decoded.reshape(-1, *decoded.shape[-3:]).float().cpu()
+            chosen = torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long()
+            pictures.append(frames[chosen].flatten(0, 1)[..., :3].movedim(-1, 0).clamp(0, 1))
+        return torch.stack(pictures)
+
+    def _bring_model_back(self) -> None:
+        if self._elsewhere:
+            comfy.model_management.load_models_gpu([self._guider.model_patcher, *self._guider.loaded_models])
+            self._elsewhere = False

@@ -1,0 +1,109 @@
+"""OT Reference Schedule: record full runs of the user's own model and find the best conservative schedule by graph."""
+
+import shutil
+import time
+from pathlib import Path
+
+import comfy.samplers
+import folder_paths
+from comfy_api.latest import io
+
+from ..otcache_core.errors import OTCacheError
+from ..otcache_core.pipeline import REFERENCE_BUDGET, Settings, observe, reference_schedule
+from .schema import OTCalibration, OTSchedule, field, schema
+
+STRIPS = (5, 8, 10, 12, 15, 20, 25)
+
+
+class OTReferenceSchedule(io.ComfyNode):
+    """Runs every case in full once, and some short runs; everything else needs no model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="OTReferenceSchedule",
+            display_name="OT Reference Schedule",
+            description="Records full runs of your model and finds, by shortest paths in a graph, which steps must run the "
+            "model at a conservative budget. Costs about two full runs a case. The first of two stages: OT Anchor "
+            "Search continues from the calibration.",
+            is_input_list=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                field(io.Model.Input, "model", tooltip="The model to calibrate, with its LoRAs and patches. A cache on it is "
+                      "left out while recording."),
+                field(io.Conditioning.Input, "positive", tooltip="A typical prompt. A list or a batch of conditionings counts "
+                      "as more cases."),
+                field(io.Conditioning.Input, "negative", tooltip="The negative prompt that you will use."),
+                field(io.Latent.Input, "latent_image", tooltip="The size that you will use. The schedule works for other "
+                      "sizes too; calibrating on small pictures is quicker."),
+                field(io.Int.Input, "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False,
+                      tooltip="Noise of the first case; further cases count upwards. Another seed means another "
+                      "calibration."),
+                field(io.Int.Input, "steps", default=50, min=3, max=1000, tooltip="Steps of the full run. Schedules can be "
+                      "used with other step counts later."),
+                field(io.Float.Input, "cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="The guidance "
+                      "that you will sample with; 1 for models with built-in guidance such as FLUX."),
+                field(io.Combo.Input, "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
+                      tooltip="Some samplers use another sigma grid, which is the only thing that this decides: recording "
+                      "always integrates with Euler."),
+                field(io.Combo.Input, "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="simple",
+                      tooltip="The scheduler that you will sample with."),
+                field(io.Float.Input, "denoise", default=1.0, min=0.01, max=1.0, step=0.01, tooltip="1 covers the whole "
+                      "trajectory, and is right for image to image too.", advanced=True),
+                field(io.Int.Input, "budget", default=REFERENCE_BUDGET, min=2, max=1000, tooltip="Model evaluations of the "
+                      "reference: conservative, about 3 in 10 of the steps."),
+                field(io.Int.Input, "cases", default=2, min=1, max=64, tooltip="Pictures to calibrate on. One is enough to be "
+                      "good, eight are better by 1 to 3 dB on the demo model; the cost grows with it."),
+                field(io.Float.Input, "gamma", default=4.0, min=1.0, max=16.0, step=0.5, tooltip="How strongly the graph "
+                      "avoids single large errors. 1 adds errors up.", advanced=True),
+            ],
+            outputs=[
+                field(OTSchedule.Output, "reference", display_name="reference", tooltip="The reference schedule; usable as it "
+                      "is."),
+                field(OTCalibration.Output, "calibration", display_name="calibration", tooltip="The recorded runs, for OT "
+                      "Anchor Search. Large ones lie in temporary files."),
+                field(io.Image.Output, "plot", display_name="plot", tooltip="The reference and the graph's paths at other "
+                      "budgets."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, budget,
+                cases, gamma) -> io.NodeOutput:  # fmt: skip
+        from .host.calibration import Calibration, make_setting, run_on_model
+        from .host.progress import NodeProgress
+
+        model = model[0]
+        setting = make_setting(model, positive, negative[0], latent_image[0], seed[0], cases[0], steps[0], cfg[0],
+                               sampler_name[0], scheduler[0], denoise[0])  # fmt: skip
+        grid = setting.sigmas.double().numpy()
+        settings = Settings(reference_budget=budget[0], gamma=gamma[0], model=type(model.model).__name__)
+        if budget[0] >= len(grid) - 1:
+            raise OTCacheError(f"The budget is {budget[0]}, but the run has {len(grid) - 1} steps; choose a smaller budget.")
+        progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
+        folder = Path(folder_paths.get_temp_directory(), "otcache", setting.fingerprint())
+
+        def work(generator):
+            begin = time.perf_counter()
+            observed = observe(generator, setting.cases, grid, gamma[0], progress, folder)
+            seconds = (time.perf_counter() - begin) / max(generator.evaluations, 1)
+            return observed, reference_schedule(generator, observed, settings), seconds
+
+        observed, reference, seconds = run_on_model(model, setting, work, tick=progress.tick)
+        progress.done()
+        shutil.rmtree(folder, ignore_errors=True)  # finished: from here on ComfyUI keeps the result
+        reference = reference.replace(sampler=sampler_name[0], scheduler=scheduler[0])
+        return io.NodeOutput(reference, Calibration(setting, observed, seconds), plot(reference, observed))
+
+
+def plot(reference, observed):
+    """The reference's strip above those of the graph's own paths, an IMAGE."""
+    from ..otcache_core.plots import schedule_strips
+    from .pictures import figure_image
+
+    paths = observed.paths["graph, fitted"]
+    others = [
+        reference.replace(compute_steps=paths[b], weights=None, predictor={"kind": "hold"}) for b in STRIPS if b in paths
+    ]
+    labels = [f"reference, {reference.budget} of {reference.steps}", *(f"graph at {s.budget}" for s in others)]
+    return figure_image(schedule_strips([reference, *others], labels))
