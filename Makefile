@@ -1,19 +1,39 @@
 # make demo: all three stages on the embedded model, ends with otcache_demo/report.html
-# make test: all tests that need no ComfyUI, and lint
-# Each makes its own virtual environment in .venv on first use. Without make, see "Plain commands" in README.md.
+# make test: lint, the library's tests, then the nodes' tests in the ComfyUI that tools/find_host.py finds
+# Each makes its own virtual environment on first use (.venv, .venv-host). Without make, see "Plain commands" in README.md.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+HOST_VENV := .venv-host
+HOST_BIN := $(HOST_VENV)/bin
+# What the host tests are known to run with; ComfyUI itself asks for any version.
+HOST_TORCH := torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-core test-host host-tests workflows bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m otcache_core demo --out otcache_demo
 
-test: $(VENV)/installed-dev
+test: test-core test-host
+
+test-core: $(VENV)/installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest tests -q
+	$(BIN)/python -m pytest tests/core -q
+
+# Exit status 1 of find_host.py: there is none. Anything else: COMFYUI_PATH is wrong.
+test-host:
+	@host="$$($(PYTHON) tools/find_host.py)"; found=$$?; \
+	if [ $$found = 0 ]; then $(MAKE) --no-print-directory host-tests HOST="$$host"; \
+	elif [ $$found != 1 ] || [ "$$OTCACHE_REQUIRE_HOST" = 1 ]; then exit 1; \
+	else printf '\n%s\n%s\n%s\n\n' '!!!!!!!!!!' 'NO HOST TEST WAS RUN: NONE OF THE NODES IS TESTED.' '!!!!!!!!!!' >&2; fi
+
+host-tests: $(HOST_VENV)/installed
+	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/host -q
+
+# Writes example_workflows/ anew; for after a node's inputs have changed.
+workflows: $(HOST_VENV)/installed
+	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m tools.make_workflows
 
 bench: $(VENV)/installed
 	$(BIN)/python -m otcache_core bench --out otcache_bench
@@ -29,5 +49,11 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
+$(HOST_VENV)/installed: requirements.txt requirements-dev.txt $(HOST)/requirements.txt
+	$(PYTHON) -m venv $(HOST_VENV)
+	$(HOST_BIN)/python -m pip install --quiet $(HOST_TORCH)
+	$(HOST_BIN)/python -m pip install --quiet -r "$(HOST)/requirements.txt" -r requirements.txt -r requirements-dev.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) otcache_demo otcache_bench .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) $(HOST_VENV) otcache_demo otcache_bench .pytest_cache .hypothesis .ruff_cache

@@ -1,0 +1,238 @@
+"""Workflow files as ComfyUI's frontend writes them (litegraph, version 0.4), from a description and /object_info.
+
+    w = Workflow("name", info, note="markdown")
+    with w.group("Load"):
+        model = w.add("UNETLoader", unet_name="flux1-dev.safetensors")
+    with w.group("Sample"):
+        w.add("KSampler", model=model["MODEL"], steps=50)
+
+Groups stand side by side from left to right, `row()` begins below; nodes in a group stand below each other, `column()` begins
+beside. Widgets left out have their default.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+TITLE, SLOT, WIDGET, TEXT, PICTURE = 30, 24, 32, 130, 320  # pixels
+WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 320, 40, 30, 50, 460
+NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
+GROUP_COLOUR = "#3f789e"
+
+
+@dataclass
+class Node:
+    """A placed node; `node["name"]` or `node[0]` is one of its outputs, to be given to another's input."""
+
+    id: int
+    kind: str
+    outputs: list[tuple[str, str]]
+    values: dict
+    links: dict
+    size: tuple[int, int]
+    title: str | None = None
+    pos: tuple[int, int] = (0, 0)
+
+    def __getitem__(self, output: str | int) -> Output:
+        if isinstance(output, str):
+            output = [name for name, _ in self.outputs].index(output)
+        return Output(self, output)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a node."""
+
+    node: Node
+    slot: int
+
+
+@dataclass
+class Group:
+    """A box with a title around columns of nodes."""
+
+    title: str
+    row: int
+    columns: list[list[Node]] = field(default_factory=lambda: [[]])
+
+
+class Workflow:
+    """Collects nodes and writes them; see the module."""
+
+    def __init__(self, name: str, info: dict, note: str):
+        self.name, self._info, self._note = name, info, note
+        self._nodes: list[Node] = []
+        self._groups: list[Group] = []
+        self._row = 0
+
+    @contextmanager
+    def group(self, title: str):
+        """Nodes added inside stand in a box with that title."""
+        self._groups.append(Group(title, self._row))
+        yield
+
+    def column(self) -> None:
+        """The next nodes of this group stand beside those before."""
+        self._groups[-1].columns.append([])
+
+    def row(self) -> None:
+        """The next groups stand below those before."""
+        self._row += 1
+
+    def add(self, kind: str, title: str | None = None, **inputs) -> Node:
+        """Place a node. Raises KeyError for a node or an input that ComfyUI does not have, or a missing link."""
+        info = self._info[kind]
+        links = {name: value for name, value in inputs.items() if isinstance(value, Output)}
+        values = dict(inputs)
+        known = dict(input_specs(info))
+        if unknown := set(inputs) - set(known):
+            raise KeyError(f"{kind} has no input {sorted(unknown)}; it has {sorted(known)}")
+        optional = info["input"].get("optional", {})
+        for name, spec in known.items():
+            if name in inputs:
+                continue
+            if not is_widget(spec):
+                if name not in optional:
+                    raise KeyError(f"{kind}: nothing is linked to {name}")
+            else:
+                values[name] = default(spec)
+        outputs = list(zip(info["output_name"], info["output"], strict=True))
+        node = Node(len(self._nodes) + 2, kind, outputs, values, links, self._size(info, kind), title)
+        self._nodes.append(node)
+        self._groups[-1].columns[-1].append(node)
+        return node
+
+    def _size(self, info: dict, kind: str) -> tuple[int, int]:
+        specs = input_specs(info)
+        sockets = sum(not is_widget(spec) for _, spec in specs)
+        widgets = [(name, spec) for name, spec in specs if is_widget(spec)]
+        height = 26 + SLOT * max(sockets, len(info["output"]))
+        for name, spec in widgets:
+            height += TEXT if options(spec).get("multiline") else WIDGET * (1 + has_control(name, spec))
+        if kind in ("SaveImage", "PreviewImage", "SaveWEBM"):
+            height += PICTURE
+        if kind in ("PreviewAny", "OTCompare", "OTSaveSchedule"):
+            height += TEXT
+        return WIDTH, height
+
+    def graph(self) -> dict:
+        """The whole file as a dict."""
+        boxes = self._lay_out()
+        note = {
+            "id": 1, "type": "MarkdownNote", "pos": [0, 0], "size": [NOTE_WIDTH, note_height(self._note)], "flags": {},
+            "order": 0, "mode": 0, "inputs": [], "outputs": [], "title": "Read me", "properties": {},
+            "widgets_values": [self._note], **NOTE_COLOURS,
+        }  # fmt: skip
+        links = []
+        for node in self._nodes:
+            for name, source in node.links.items():
+                kind = source.node.outputs[source.slot][1]
+                slot = [entry["name"] for entry in self._inputs(node)].index(name)
+                links.append([len(links) + 1, source.node.id, source.slot, node.id, slot, kind])
+        nodes = [note, *(self._node(order, node, links) for order, node in enumerate(self._nodes, 1))]
+        return {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"otcache/{self.name}")), "revision": 0,
+            "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": boxes,
+            "config": {}, "extra": {"ds": {"scale": 0.6, "offset": [60, 100]}}, "version": 0.4,
+        }  # fmt: skip
+
+    def _inputs(self, node: Node) -> list[dict]:
+        specs = input_specs(self._info[node.kind])
+        # The frontend writes sockets first, then the sockets that belong to widgets.
+        sockets = [{"name": name, "type": spec[0], "link": None} for name, spec in specs if not is_widget(spec)]
+        widgets = [
+            {"name": name, "type": kind_of(spec), "widget": {"name": name}, "link": None}
+            for name, spec in specs
+            if is_widget(spec)
+        ]
+        return sockets + widgets
+
+    def _node(self, order: int, node: Node, links: list[list]) -> dict:
+        inputs = self._inputs(node)
+        for number, _, _, target, slot, _ in links:
+            if target == node.id:
+                inputs[slot]["link"] = number
+        outputs = [
+            {"name": name, "type": kind, "links": [link[0] for link in links if link[1:3] == [node.id, slot]]}
+            for slot, (name, kind) in enumerate(node.outputs)
+        ]
+        values = []
+        for name, spec in input_specs(self._info[node.kind]):
+            if is_widget(spec):
+                linked = name in node.links
+                values.append(default(spec) if linked else node.values[name])
+                if has_control(name, spec):
+                    values.append("fixed")
+        written = {
+            "id": node.id, "type": node.kind, "pos": list(node.pos), "size": list(node.size), "flags": {}, "order": order,
+            "mode": 0, "inputs": inputs, "outputs": outputs, "properties": {"Node name for S&R": node.kind},
+            "widgets_values": values,
+        }  # fmt: skip
+        return written | ({"title": node.title} if node.title else {})
+
+    def _lay_out(self) -> list[dict]:
+        """Give every node its place; the groups' boxes."""
+        boxes, top = [], 0
+        for row in range(self._row + 1):
+            left, bottom = NOTE_WIDTH + GAP, top
+            for group in (group for group in self._groups if group.row == row):
+                x, lowest = left + PADDING, top
+                for column in group.columns:
+                    y = top + HEADER + TITLE
+                    for node in column:
+                        node.pos = (x, y)
+                        y += node.size[1] + TITLE + GAP
+                    lowest = max(lowest, y - TITLE - GAP + PADDING)
+                    x += WIDTH + GAP
+                box = [left, top, x - GAP + PADDING - left, lowest - top]
+                boxes.append({"id": len(boxes) + 1, "title": group.title, "bounding": box, "color": GROUP_COLOUR,
+                              "font_size": 24, "flags": {}})  # fmt: skip
+                left, bottom = x - GAP + PADDING + GAP, max(bottom, lowest)
+            top = bottom + GAP
+        return boxes
+
+
+def input_specs(info: dict) -> list[tuple[str, list]]:
+    """(name, specification) of a node's inputs in the order of its widgets."""
+    kinds = [info["input"].get(part, {}) for part in ("required", "optional")]
+    return [(name, spec) for part in kinds for name, spec in part.items()]
+
+
+def options(spec: list) -> dict:
+    """The second half of a specification."""
+    return spec[1] if len(spec) > 1 else {}
+
+
+def kind_of(spec: list) -> str:
+    """The input's type; older nodes give a combo's values instead of its name."""
+    return "COMBO" if isinstance(spec[0], list) else spec[0]
+
+
+def is_widget(spec: list) -> bool:
+    """Whether the frontend makes a widget of it."""
+    return kind_of(spec) in WIDGETS and not options(spec).get("forceInput")
+
+
+def has_control(name: str, spec: list) -> bool:
+    """Whether the frontend puts a "control after generate" widget behind it."""
+    chosen = options(spec).get("control_after_generate")
+    return kind_of(spec) == "INT" and bool(name in ("seed", "noise_seed") if chosen is None else chosen)
+
+
+def default(spec: list):
+    """What the widget holds in a new node."""
+    choices = spec[0] if isinstance(spec[0], list) else options(spec).get("options")
+    if "default" in options(spec):
+        return options(spec)["default"]
+    if kind_of(spec) == "COMBO":
+        return choices[0] if choices else ""
+    return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}[kind_of(spec)]
+
+
+def note_height(text: str) -> int:
+    """Pixels that a note of `NOTE_WIDTH` needs, about."""
+    return 60 + sum(24 * max(math.ceil(len(line) / 64), 1) for line in text.splitlines())

@@ -1,0 +1,37 @@
+"""Writes example_workflows/*.json anew, with the node definitions of the ComfyUI that tools.find_host finds."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from .example_workflows import ALL
+from .find_host import HINT, find_host
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FOLDER = REPOSITORY / "example_workflows"
+
+
+def text_of(graph: dict) -> str:
+    """A workflow as it stands in its file."""
+    return json.dumps(graph, indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Start a server, ask it, write."""
+    host = find_host()
+    if host is None:
+        sys.exit(HINT)
+    sys.path.append(str(REPOSITORY / "tests" / "host"))
+    from serving import Server  # the server that the tests use
+
+    with tempfile.TemporaryDirectory() as base, Server(host, REPOSITORY, Path(base)) as server:
+        info = server.object_info()
+    FOLDER.mkdir(exist_ok=True)
+    for make in ALL:
+        workflow = make(info)
+        (FOLDER / f"{workflow.name}.json").write_text(text_of(workflow.graph()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
