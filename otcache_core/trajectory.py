@@ -83,12 +83,13 @@ def load_trajectory(path: str | Path) -> Trajectory:
 class Spool(Sequence):
     """A list of trajectories that moves to a temporary folder what exceeds `max_bytes` of memory.
 
-    The folder is removed with the object.
+    What lies there stays memory-mapped, so that reading one step does not read the whole run. The folder is removed with the
+    object.
     """
 
     def __init__(self, max_bytes: int = 2**30):
         self.max_bytes = max_bytes
-        self._items: list[Trajectory | Path] = []
+        self._items: list[Trajectory] = []
         self._held = 0
         self._folder: tempfile.TemporaryDirectory | None = None
 
@@ -96,21 +97,18 @@ class Spool(Sequence):
         """Keep `trajectory` in memory while there is room, else on disk."""
         if self._held + trajectory.nbytes <= self.max_bytes:
             self._held += trajectory.nbytes
-            self._items.append(trajectory)
-            return
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True)
-        path = Path(self._folder.name) / f"{len(self._items)}.safetensors"
-        trajectory.save(path)
-        self._items.append(path)
+        else:
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True)
+            path = Path(self._folder.name) / f"{len(self._items)}.safetensors"
+            trajectory.save(path)
+            trajectory = load_trajectory(path)
+        self._items.append(trajectory)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        item = self._items[index]
-        return load_trajectory(item) if isinstance(item, Path) else item
+        return self._items[index]
 
 
 def gram_matrices(trajectories: Sequence[Trajectory], bands: int = 1) -> np.ndarray:
