@@ -6,7 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..otcache_core.errors import OTCacheError
-from ..otcache_core.metrics import DEFAULT, DISTANCES
+from ..otcache_core.metrics import DEFAULT, DISTANCES, check_metric
 from ..otcache_core.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
 from .schema import OTCalibration, OTSchedule, field, schema
 
@@ -55,7 +55,8 @@ class OTAnchorSearch(io.ComfyNode):
         from .host.calibration import run_on_model
         from .host.progress import NodeProgress, duration
 
-        import_optuna()
+        import_optuna()  # what is missing is told at once, before any model evaluation
+        check_metric(metric)
         setting, observed = calibration.setting, calibration.observed
         if budget >= reference.budget:
             raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference.budget}; lower it.")

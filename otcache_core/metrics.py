@@ -114,6 +114,19 @@ def distance(name: str) -> Metric:
     return DISTANCES[name]
 
 
+def check_metric(name: str) -> None:
+    """Compute the distance called `name` once, so that a missing package is found now and not after the first full runs.
+
+    Raises `OTCacheError` that says what to install.
+    """
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    try:
+        distance(name)(picture, picture)
+    except ModuleNotFoundError as error:
+        package = error.name.split(".")[0]
+        raise OTCacheError(f'Metric "{name}" needs a package: run "pip install {package}" in the same environment.') from None
+
+
 def geometric_mean(values) -> float:
     """exp(mean(log(v))): how cases are aggregated, since the arithmetic mean follows the one hardest case and overfits.
 

@@ -10,7 +10,7 @@ from .errors import OTCacheError
 from .graph import Recorded, edge_costs, minimax_paths, peak_suppressed_paths, recorded
 from .guard import GUARDED, STATE_AWARE, Candidate, guard
 from .memo import Memo
-from .metrics import DEFAULT, distance
+from .metrics import DEFAULT, check_metric
 from .presets import starting_grids
 from .propagation import growth_rates, output_gains, state_aware_paths
 from .retiming import retime
@@ -64,7 +64,7 @@ class Settings:
         budget_to_lambda(self.anchor_budget, self.anchor_budget, self.reference_budget, self.law)
         for budget in self.budgets:
             check_budget(budget, steps)
-        distance(self.metric)
+        check_metric(self.metric)
         if not (self.gamma >= 1 and self.trials >= 1):
             raise OTCacheError(f"gamma is {self.gamma} and trials is {self.trials}, but both must be at least 1; try 4 and 60.")
 

@@ -5,6 +5,7 @@ for a KSampler, and stays so while the work asks for velocities.
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -108,7 +109,10 @@ def make_setting(
     samples = latent["samples"]
     if samples.is_nested:
         raise OTCacheError("Latents that pack picture and sound cannot be calibrated on yet; use a preset instead.")
-    samples = comfy.sample.fix_empty_latent_channels(model, samples[:1].cpu())
+    # Core's empty latents say what size they mean; older versions do not know these words.
+    known = inspect.signature(comfy.sample.fix_empty_latent_channels).parameters
+    meant = {name: latent[name] for name in known if name.startswith("downscale_ratio") and name in latent}
+    samples = comfy.sample.fix_empty_latent_channels(model, samples[:1].cpu(), **meant)
     found = prompts(positives)
     grid = comfy.samplers.KSampler(model, steps, torch.device("cpu"), sampler, scheduler, denoise).sigmas.float().cpu()
     if len(grid) < 3:

@@ -14,6 +14,7 @@ from otcache_core.errors import OTCacheError
 from otcache_core.metrics import (
     DEFAULT,
     DISTANCES,
+    check_metric,
     distance,
     geometric_mean,
     ms_ssim,
@@ -221,3 +222,13 @@ def test_geometric_mean_is_homogeneous_and_between_its_values(values, factor):
 def test_one_perfect_case_does_not_decide():
     assert geometric_mean([0.0, 1.0]) == pytest.approx(np.sqrt(1e-9))
     assert geometric_mean([4.0, 1.0]) == pytest.approx(2.0)
+
+
+def test_a_metric_without_its_package_is_our_error(monkeypatch):
+    check_metric("ms-ssim*rmse")
+    check_metric("rmse")
+    for module in ("torchmetrics", "torchmetrics.functional", "torchmetrics.functional.image"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(OTCacheError, match='"ms-ssim.rmse" needs a package: run "pip install torchmetrics"'):
+        check_metric("ms-ssim*rmse")
+    check_metric("rmse")

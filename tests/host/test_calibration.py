@@ -196,6 +196,13 @@ def test_cfg_1_and_other_batches(host, demo_small):
     torch.testing.assert_close(calibration.observed.trajectories[0].x[-1], run[0], atol=1e-4, rtol=1e-4)
 
 
+def test_core_empty_latents_are_fitted_to_the_model(host, demo_small):
+    empty, = host.run("EmptyLatentImage", width=32, height=32, batch_size=1)
+    calibration = short(host, demo_small, latent_image=empty, cases=1)[1]
+    run = ksampler(host, demo_small, latent_image=empty, seed=3)
+    torch.testing.assert_close(calibration.observed.trajectories[0].x[-1], run[0], atol=1e-4, rtol=1e-4)
+
+
 # -- stopping and going on -----------------------------------------------------------------------------------
 
 
