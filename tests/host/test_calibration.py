@@ -96,7 +96,8 @@ def test_a_saved_anchor_still_serves_every_budget(host, done):
 
 
 def psnr(vae, a, b):
-    return float(-10 * torch.log10((vae.decode(a) - vae.decode(b)).square().mean()))
+    """Mean PSNR of the pictures, in dB."""
+    return float(-10 * (vae.decode(a) - vae.decode(b)).square().flatten(1).mean(1).log10().mean())
 
 
 @pytest.mark.parametrize("budget", [8, 10, 15])
@@ -112,6 +113,7 @@ def test_new_cases_are_8_db_nearer_than_lazycache_and_dpmpp_2m_at_equal_evaluati
     assert cached.reports[0].evaluations == budget
     plain = psnr(new.vae, ksampler(host, new, **options | {"steps": budget, "sampler_name": "dpmpp_2m"}), full)
     lazy = max(psnr(new.vae, samples, full) for _, samples in core_cache(host, new, "LazyCache", budget, options))
+    print(f"{budget} evaluations: ours {ours:.1f}, dpmpp_2m {plain:.1f}, LazyCache {lazy:.1f} dB")
     assert ours >= max(plain, lazy) + 8, f"ours {ours:.1f}, dpmpp_2m {plain:.1f}, LazyCache {lazy:.1f} dB"
 
 
@@ -206,22 +208,11 @@ def test_core_empty_latents_are_fitted_to_the_model(host, demo_small):
 # -- stopping and going on -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def interrupt_at():
-    """`interrupt_at(n)` presses cancel when a progress bar has counted n evaluations."""
+def cancel_at(count):
+    """For `forwards`: presses cancel at the model's forward pass of that number."""
     import comfy.model_management
-    import comfy.utils
 
-    def at(count):
-        def hook(value, total, preview, node_id=None):
-            if value >= count:
-                comfy.model_management.interrupt_current_processing(True)
-
-        comfy.utils.set_progress_bar_global_hook(hook)
-
-    yield at
-    comfy.utils.set_progress_bar_global_hook(None)
-    comfy.model_management.interrupt_current_processing(False)
+    return lambda number: number == count and comfy.model_management.interrupt_current_processing(True)
 
 
 def interrupted():
@@ -230,12 +221,10 @@ def interrupted():
     return pytest.raises(comfy.model_management.InterruptProcessingException)
 
 
-def test_a_cancelled_recording_goes_on(host, demo_small, interrupt_at):
+def test_a_cancelled_recording_goes_on(host, demo_small):
     expected = short(host, demo_small, seed=40)[1]
-    interrupt_at(18)  # in the second of two runs of 12 steps
-    with interrupted():
+    with interrupted(), forwards(demo_small.model, cancel_at(18)):  # in the second of two runs of 12 steps
         short(host, demo_small, seed=40)
-    interrupt_at(10**9)
     with forwards(demo_small.model) as sigmas:
         again = short(host, demo_small, seed=40)[1]
     assert same(again, expected)
@@ -244,25 +233,23 @@ def test_a_cancelled_recording_goes_on(host, demo_small, interrupt_at):
     assert len(sigmas) == len(whole) - 11  # the finished run is checked with one evaluation instead of made
 
 
-@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
-def test_a_cancelled_search_goes_on(host, demo_small, vae_of_latents, tmp_path, interrupt_at, share):
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_cancelled_search_goes_on(host, demo_small, vae_of_latents, tmp_path, share):
     """Early in the search, late in it, and while budgets are prepared: nothing is lost, and the end is the same."""
     reference, calibration, _ = short(host, demo_small)
     options = {"model": demo_small.model, "vae": vae_of_latents, "calibration": calibration, "reference": reference,
                "budget": 3, "trials": 12}  # fmt: skip
 
-    def search(name):
-        with forwards(demo_small.model) as sigmas:
+    def search(name, act=None):
+        with forwards(demo_small.model, act) as sigmas:
             return host.run("OTAnchorSearch", storage=str(tmp_path / name), **options)[0], len(sigmas)
 
     forget_measurements()
     whole, full = search("b.db")
     assert search("b.db")[0] == whole and search("b.db")[1] <= full / 10
     forget_measurements()
-    interrupt_at(int(share * full))
     with interrupted():
-        search("a.db")
-    interrupt_at(10**9)
+        search("a.db", cancel_at(int(share * full)))
     resumed, spent = search("a.db")
     assert resumed == whole and spent <= (1 - share / 4) * full
 
@@ -321,8 +308,7 @@ def test_a_storage_that_cannot_be_opened_is_refused_at_once(host, demo_small, va
 
 
 def test_latents_with_sound_are_refused(host, demo_small):
-    import comfy.nested_tensor
-
-    packed = comfy.nested_tensor.NestedTensor([torch.zeros(1, 16, 8, 8), torch.zeros(1, 8, 20)])
+    nested = pytest.importorskip("comfy.nested_tensor", reason="this ComfyUI (0.3) has no latents with sound")
+    packed = nested.NestedTensor([torch.zeros(1, 16, 8, 8), torch.zeros(1, 8, 20)])
     with pytest.raises(Exception, match="picture and sound"):
         short(host, demo_small, latent_image={"samples": packed})
