@@ -1,5 +1,6 @@
 # make demo: all three stages on the embedded model, ends with otcache_demo/report.html
-# make test: lint, the library's tests, then the nodes' tests in the ComfyUI that tools/find_host.py finds
+# make test: lint, the library's tests, the browser code's (with npm), the nodes' in the ComfyUI that tools/find_host.py finds
+# make test-browser: the real frontend in Chromium; needs chromium and pip install playwright in .venv-host
 # Each makes its own virtual environment on first use (.venv, .venv-host). Without make, see "Plain commands" in README.md.
 PYTHON ?= python3
 VENV := .venv
@@ -10,16 +11,20 @@ HOST_BIN := $(HOST_VENV)/bin
 HOST_TORCH := torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-core test-host host-tests workflows bench clean
+.PHONY: demo test test-core test-web test-host host-tests test-browser browser-tests workflows bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m otcache_core demo --out otcache_demo
 
-test: test-core test-host
+test: test-core test-web test-host
 
 test-core: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest tests/core -q
+
+test-web:
+	@if command -v npm >/dev/null; then npm ci --no-audit --no-fund && npm test; \
+	else printf '\n%s\n\n' 'THE TESTS OF THE BROWSER CODE (tests/web) WERE NOT RUN: THERE IS NO npm.' >&2; fi
 
 # Exit status 1 of find_host.py: there is none. Anything else: COMFYUI_PATH is wrong.
 test-host:
@@ -30,6 +35,12 @@ test-host:
 
 host-tests: $(HOST_VENV)/installed
 	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/host -q
+
+test-browser:
+	@$(MAKE) --no-print-directory browser-tests HOST="$$($(PYTHON) tools/find_host.py)"
+
+browser-tests: $(HOST_VENV)/installed
+	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/browser -q
 
 # Writes example_workflows/ anew; for after a node's inputs have changed.
 workflows: $(HOST_VENV)/installed
@@ -56,4 +67,4 @@ $(HOST_VENV)/installed: requirements.txt requirements-dev.txt $(HOST)/requiremen
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(HOST_VENV) otcache_demo otcache_bench .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) $(HOST_VENV) node_modules otcache_demo otcache_bench .pytest_cache .hypothesis .ruff_cache

@@ -1,9 +1,12 @@
 """OT Apply Cache: a schedule on a MODEL, for any sampler node."""
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from .host.attach import with_cache
 from .schema import OTSchedule, field, schema
+from .strip import show_run
 
 LEVELS = {"output": "output", "transformer blocks": "blocks"}  # as shown -> as meant
 
@@ -34,6 +37,7 @@ class OTApplyCache(io.ComfyNode):
             display_name="OT Apply Cache",
             description="Puts a schedule on a model, so that every sampler after this node skips steps by it: KSampler, "
             "KSampler (Advanced), SamplerCustomAdvanced and others. The schedule fits itself to the sampler's own steps.",
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model to speed up. LoRA and model sampling nodes may come before "
                       "or after; other caches (EasyCache, LazyCache, TeaCache, ...) may not be on it as well."),
@@ -48,4 +52,4 @@ class OTApplyCache(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, schedule, reuse: str = "output") -> io.NodeOutput:
-        return io.NodeOutput(with_cache(model, schedule, LEVELS[reuse]))
+        return io.NodeOutput(with_cache(model, schedule, LEVELS[reuse], partial(show_run, cls.hidden.unique_id)))

@@ -17,6 +17,7 @@ class OTBudgetInterpolate(io.ComfyNode):
             description="Gives the schedule of any budget: fewer model evaluations are faster, more are closer to the full "
             "run. Between anchor and reference the schedules were prepared by OT Anchor Search; others are read off the "
             "Wasserstein geodesic between the two.",
+            has_intermediate_output=True,  # the strip's data reach the browser although this node saves nothing
             inputs=[
                 field(OTSchedule.Input, "reference", tooltip="The conservative schedule, from OT Reference Schedule or OT Load "
                       "Schedule."),
@@ -36,8 +37,10 @@ class OTBudgetInterpolate(io.ComfyNode):
     @classmethod
     def execute(cls, reference, anchor, budget) -> io.NodeOutput:
         from ..otcache_core.plots import schedule_strips
+        from ..otcache_core.strip import budget_strip
         from .pictures import figure_image
 
         found = schedule_at(reference, anchor, budget)
         labels = [f"anchor, {anchor.budget}", f"budget {found.budget} of {found.steps}", f"reference, {reference.budget}"]
-        return io.NodeOutput(found, figure_image(schedule_strips([anchor, found, reference], labels)))
+        plot = figure_image(schedule_strips([anchor, found, reference], labels))
+        return io.NodeOutput(found, plot, ui={"otcache": [budget_strip(reference, anchor, budget)]})

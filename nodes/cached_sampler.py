@@ -4,6 +4,7 @@ import comfy.samplers
 import nodes as core_nodes  # ComfyUI's, not this pack's
 from comfy_api.latest import io
 
+from ..otcache_core.strip import run_strip
 from .apply_cache import LEVELS, level_input
 from .host.attach import with_cache
 from .schema import OTSchedule, field, schema
@@ -19,6 +20,7 @@ class OTCachedSampler(io.ComfyNode):
             display_name="OT Cached Sampler",
             description="KSampler that runs the model only on the steps that a schedule names and predicts the others. Says "
             "how many evaluations it made and how much faster it was.",
+            has_intermediate_output=True,  # the strip's data reach the browser although this node saves nothing
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model used for denoising."),
                 field(io.Int.Input, "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
@@ -55,4 +57,6 @@ class OTCachedSampler(io.ComfyNode):
         cached = with_cache(model, schedule, LEVELS[reuse], reports.append)
         latent, = core_nodes.common_ksampler(cached, seed, steps, cfg, sampler_name, scheduler, positive, negative,
                                              latent_image, denoise=denoise)  # fmt: skip
-        return io.NodeOutput(latent, reports[0].text if reports else "Nothing was sampled: denoise is 0.")
+        if not reports:
+            return io.NodeOutput(latent, "Nothing was sampled: denoise is 0.")
+        return io.NodeOutput(latent, reports[0].text, ui={"otcache": [run_strip(reports[0])]})

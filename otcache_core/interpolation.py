@@ -7,6 +7,11 @@ from .schedule import Schedule, check_budget
 from .transport import interpolate
 
 
+def known_schedules(reference: Schedule, anchor: Schedule) -> tuple[Schedule, list[Schedule]]:
+    """The anchor and what it carries as prepared, on the reference's grid; raises `OTCacheError` when that is not valid."""
+    return retime(anchor, reference.sigmas), [retime(schedule, reference.sigmas) for schedule in anchor.prepared]
+
+
 def schedule_at(reference: Schedule, anchor: Schedule, budget: int, law: str = "log") -> Schedule:
     """The schedule of `budget` evaluations on the reference's grid.
 
@@ -17,8 +22,8 @@ def schedule_at(reference: Schedule, anchor: Schedule, budget: int, law: str = "
     """
     check_budget(budget, reference.steps)
     grid = np.asarray(reference.sigmas)
-    inner = retime(anchor, grid)
-    known = {s.budget: s for s in (reference, inner, *(retime(s, grid) for s in anchor.prepared))}
+    inner, prepared = known_schedules(reference, anchor)
+    known = {s.budget: s for s in (reference, inner, *prepared)}
     if budget in known:
         return known[budget]
     steps = tuple(range(reference.steps))

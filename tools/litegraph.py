@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 TITLE, SLOT, WIDGET, TEXT, PICTURE = 30, 24, 32, 130, 320  # pixels
+STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132}  # what web/js/otcache.js adds
 WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 320, 40, 30, 50, 460
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 GROUP_COLOUR = "#3f789e"
@@ -117,7 +118,7 @@ class Workflow:
             height += PICTURE
         if kind in ("PreviewAny", "OTCompare", "OTSaveSchedule"):
             height += TEXT
-        return WIDTH, height
+        return WIDTH, height + STRIPS.get(kind, 0)
 
     def graph(self) -> dict:
         """The whole file as a dict."""

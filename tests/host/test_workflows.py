@@ -15,6 +15,7 @@ NAMES = ["otcache_demo", "otcache_flux_dev", "otcache_hunyuan_video", "otcache_q
 MODEL_FILES = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "clip_name1": "text_encoders",
                "clip_name2": "text_encoders", "vae_name": "vae"}  # fmt: skip
 TITLE = 30
+MADE_WITH = "0.33.0"
 
 
 def load(name):
@@ -26,6 +27,9 @@ def test_these_are_all():
 
 
 def test_files_are_what_the_builder_makes(server):
+    version = json.loads(server.get("/system_stats"))["system"]["comfyui_version"]
+    if version != MADE_WITH:
+        pytest.skip(f"they are made with ComfyUI {MADE_WITH}, whose core nodes have other inputs and outputs than {version}'s")
     info = server.object_info()
     for make in ALL:
         workflow = make(info)
@@ -88,7 +92,7 @@ def test_a_wrong_value_is_noticed(host, server):
 
     graph = api_graph(load("otcache_demo"), server.object_info())
     sampler = next(node for node in graph.values() if node["class_type"] == "OTCachedSampler")
-    sampler["inputs"]["sampler_name"] = "7"
+    sampler["inputs"]["steps"] = 0
     assert asyncio.run(execution.validate_prompt("1", graph, None))[3]
 
 

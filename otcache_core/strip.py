@@ -1,0 +1,41 @@
+"""What the strips on the nodes draw, as plain numbers for JSON. web/js/otcache/schedule.mjs is the other end."""
+
+from .interpolation import known_schedules
+from .schedule import Schedule
+
+
+def budget_strip(reference: Schedule, anchor: Schedule, budget: int) -> dict:
+    """All that the browser needs to show any budget as `schedule_at` would choose it.
+
+    Sigmas are not rounded: rounding to steps compares distances on this grid. Scores of schedules that had to be re-timed
+    are left out, for they were judged on other steps.
+    """
+    inner, prepared = known_schedules(reference, anchor)
+    return {
+        "kind": "budget",
+        "budget": budget,
+        "metric": anchor.metric,
+        "sigmas": list(reference.sigmas),
+        "anchor": list(inner.compute_steps),
+        "reference": list(reference.compute_steps),
+        "prepared": {str(s.budget): {"steps": list(s.compute_steps), "score": _rounded(s.score)} for s in prepared},
+    }
+
+
+def run_strip(report) -> dict:
+    """A finished run, from its report (nodes/host/report.py)."""
+    return {
+        "kind": "run",
+        "steps": report.steps,
+        "evaluations": report.evaluations,
+        "computed": [int(computed) for computed in report.computed],
+        "seconds": [_rounded(second) for second in report.seconds],
+        "ideal": _rounded(report.ideal_speedup),
+        "measured": _rounded(report.measured_speedup),
+        "level": report.level,
+        "reason": report.reason,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")

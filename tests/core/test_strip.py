@@ -1,0 +1,34 @@
+"""The strips' data, and the vectors that the browser's copy of the arithmetic is tested with."""
+
+import json
+from types import SimpleNamespace
+
+from otcache_core.interpolation import schedule_at
+from otcache_core.presets import preset
+from otcache_core.strip import budget_strip, run_strip
+from tools.parity_vectors import FILE, make_vectors, text_of
+
+
+def test_vectors_are_up_to_date():
+    assert FILE.read_text(encoding="utf-8") == text_of(make_vectors()), (
+        "tests/web/vectors.json is out of date; run: python -m tools.parity_vectors, then npm test"
+    )
+
+
+def test_scores_are_kept_for_what_was_judged_only():
+    inner = preset("lemica-flux1-dev-15").replace(score=0.0123456)
+    anchor = preset("lemica-flux1-dev-10").replace(prepared=(inner,))
+    data = budget_strip(preset("lemica-flux1-dev-26"), anchor, 12)
+    assert data["prepared"] == {"15": {"steps": list(inner.compute_steps), "score": 0.01235}}
+    other = preset("meancache-qwen-image-25")  # another grid: the anchor is re-timed
+    moved = budget_strip(other, anchor, 12)
+    [(budget, entry)] = moved["prepared"].items()
+    assert entry["score"] is None and entry["steps"] == list(schedule_at(other, anchor, int(budget)).compute_steps)
+
+
+def test_run_strip_is_json_with_and_without_a_measurement():
+    report = SimpleNamespace(steps=3, evaluations=2, computed=(True, False, True), seconds=(0.123456, 0.0001, 0.2),
+                             ideal_speedup=1.5, measured_speedup=None, level="output", reason="")  # fmt: skip
+    data = run_strip(report)
+    assert json.loads(json.dumps(data)) == data
+    assert data["computed"] == [1, 0, 1] and data["seconds"] == [0.1235, 0.0001, 0.2] and data["measured"] is None

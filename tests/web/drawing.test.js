@@ -1,0 +1,204 @@
+// @vitest-environment jsdom
+import { beforeAll, beforeEach, describe, expect, it } from "vitest"
+import { allNodes, locatorOf, nodeByPath } from "../../web/js/otcache/graph.mjs"
+import { budgetRange, cellFrame, cells, errorPlot, short, sigmaCurve, timeBars } from "../../web/js/otcache/layout.mjs"
+import { TOO_MANY } from "../../web/js/otcache/schedule.mjs"
+import { budgetLabel, errorLabel, factor, runLabels, wordsFor } from "../../web/js/otcache/words.mjs"
+
+const count = (path) => (path.match(/M/g) ?? []).length
+const numbers = (path) => path.match(/-?[\d.]+/g).map(Number)
+const even = (n) => Array.from({ length: n + 1 }, (_, i) => 1 - i / n)
+
+describe("layout", () => {
+  it.each([10, 50, 100, 400])("draws every one of %i cells once, inside the width", (n) => {
+    const computed = Array.from({ length: n }, (_, i) => i % 3 === 0)
+    const { run, skip } = cells(computed, 300)
+    expect(count(run)).toBe(computed.filter(Boolean).length)
+    expect(count(run) + count(skip)).toBe(n)
+    for (const path of [run, skip]) {
+      for (const [, x, , width] of path.matchAll(/M([\d.]+) ([\d.]+)h(-?[\d.]+)/g)) {
+        expect(Number(x)).toBeGreaterThanOrEqual(0)
+        expect(Number(width)).toBeGreaterThan(0)
+        expect(Number(x) + Number(width)).toBeLessThanOrEqual(300)
+      }
+    }
+  })
+
+  it("tells computed and predicted cells apart by height, at every width", () => {
+    const heights = (path) => new Set([...path.matchAll(/v([\d.]+)/g)].map(([, v]) => Number(v)))
+    for (const width of [120, 300, 900]) {
+      const { run, skip } = cells([true, false, true, false], width)
+      expect(Math.max(...heights(skip))).toBeLessThan(0.5 * Math.min(...heights(run)))
+    }
+  })
+
+  it("frames a cell that exists, and nothing else", () => {
+    expect([-1, 10].map((i) => cellFrame(i, 10, 300))).toEqual(["", ""])
+    expect(count(cellFrame(3, 10, 300))).toBe(1)
+  })
+
+  it("draws the sigma curve falling, with a dot at every computed step", () => {
+    const { curve, dots } = sigmaCurve(even(20), [0, 4, 9], 300)
+    const y = numbers(curve).filter((_, i) => i % 2)
+    expect(y).toEqual([...y].sort((a, b) => a - b))
+    expect(count(dots)).toBe(3)
+  })
+
+  const points = [[8, 0.05], [9, 0.04], [10, 0.03], [15, 0.01]]
+
+  it("marks the budget on the error curve, at the edge where the curve does not reach", () => {
+    expect(budgetRange(points, 50)).toEqual([5, 20])
+    const inside = errorPlot(points, 50, 10, 0.03, 300)
+    expect(count(inside.ring)).toBe(1)
+    expect(count(inside.points)).toBe(4)
+    const beyond = errorPlot(points, 50, 45, null, 300)
+    expect(beyond.ring).toBe("")
+    expect(Math.max(...numbers(beyond.marker))).toBeLessThanOrEqual(300)
+  })
+
+  it("labels the first and last judged budget, without overlap", () => {
+    const ticks = errorPlot(points, 50, 10, 0.03, 300).ticks.filter((tick) => tick.anchor === "middle")
+    expect(ticks[0].text).toBe("8")
+    expect(ticks.at(-1).text).toBe("15")
+    ticks.slice(1).forEach((tick, i) => expect(tick.x - ticks[i].x).toBeGreaterThanOrEqual(20))
+  })
+
+  it("draws a curve of one point or of equal errors", () => {
+    for (const few of [[[8, 0.05]], [[1, 0.05]], [[8, 0.05], [9, 0.05]]]) {
+      for (const part of Object.values(errorPlot(few, 50, 8, 0.05, 300))) {
+        expect(JSON.stringify(part)).not.toMatch(/NaN|Infinity|null/)
+      }
+    }
+  })
+
+  it("draws a bar for each evaluation, the longest over the whole height", () => {
+    const bars = timeBars([0.1, 0.0001, 0.2], 300, 2, 26)
+    const heights = [...bars.matchAll(/v([\d.]+)/g)].map(([, v]) => Number(v))
+    expect(heights).toEqual([13, 0.5, 26])
+    expect(timeBars([0, 0], 300)).not.toMatch(/NaN/)
+  })
+
+  it("writes numbers short", () => {
+    expect([0.0334, 0.00074, 12.34, 123456].map(short)).toEqual(["0.033", "7e-4", "12", "1e+5"])
+  })
+})
+
+describe("words", () => {
+  const en = wordsFor("en")
+
+  it("says what a budget means", () => {
+    expect(budgetLabel(en, 11, 50)).toBe("11 of 50 evaluations, up to 4.5x")
+    expect(budgetLabel(en, 50, 50)).toBe("50 of 50 evaluations, nothing is skipped")
+    expect([5, 4.55, 12.5].map(factor)).toEqual(["5", "4.5", "12.5"])
+  })
+
+  it("claims an error only where there is one", () => {
+    const say = (found) => errorLabel(en, { metric: "rmse", calibrated: true, error: null, ...found })
+    expect(say({ error: 0.033456, isMeasured: true })).toBe("error 0.0335 (rmse, measured in calibration)")
+    expect(say({ error: 0.02 })).toMatch("between measured budgets")
+    expect(say({})).toBe("error not measured at this budget")
+    expect(say({ calibrated: false })).toMatch("not known")
+    expect(say({ isFull: true })).toMatch("no error")
+  })
+
+  it("sets measured beside ideal speed-up, and says why a run was computed in full", () => {
+    const run = { evaluations: 10, computed: new Array(50).fill(0), ideal: 5, measured: 4.62, level: "output", reason: "" }
+    expect(runLabels(en, run).head).toBe("10 of 50 evaluations, 5x ideal, 4.6x measured")
+    const full = { ...run, evaluations: 50, ideal: 1, measured: null, reason: "this sampler chooses its own noise levels" }
+    expect(runLabels(en, full)).toEqual({
+      head: "50 of 50 evaluations, nothing is skipped", foot: "computed in full: this sampler chooses its own noise levels",
+    })
+  })
+
+  it("speaks Chinese to those who set it, English to all others", () => {
+    expect(budgetLabel(wordsFor("zh-TW"), 10, 50)).toMatch(/[\u4e00-\u9fff]/)
+    expect([undefined, "fr"].map(wordsFor)).toEqual([en, en])
+    const shape = (words) => Object.entries(words).map(([key, value]) => [key, typeof value, value.length]).filter(([, type]) => type === "function")
+    expect(shape(wordsFor("zh"))).toEqual(shape(en))
+    expect(Object.keys(wordsFor("zh"))).toEqual(Object.keys(en))
+    expect(en[TOO_MANY](60, 50)).toBe("Budget 60 does not fit the 50 steps: choose 1 to 50.")
+  })
+})
+
+describe("graph", () => {
+  const makeGraph = (id, nodes) => {
+    const graph = { id, nodes, getNodeById: (wanted) => nodes.find((node) => String(node.id) === String(wanted)) ?? null }
+    for (const node of nodes) node.graph = graph
+    return graph
+  }
+  const inner = makeGraph("inner", [{ id: 2 }])
+  const root = makeGraph("root", [{ id: 3, subgraph: inner }, { id: "8" }])
+
+  it("finds nodes in subgraphs, and none where there is none", () => {
+    expect(nodeByPath(root, "8")).toBe(root.nodes[1])
+    expect(nodeByPath(root, "3:2")).toBe(inner.nodes[0])
+    expect(["9", "8:1", "3:4", "9:9"].map((path) => nodeByPath(root, path))).toEqual([undefined, undefined, undefined, undefined])
+  })
+
+  it("names nodes as runs and as the frontend do", () => {
+    expect([...allNodes(root)].map(([, path]) => path)).toEqual(["3", "3:2", "8"])
+    expect([root.nodes[1], inner.nodes[0]].map((node) => locatorOf(node, root))).toEqual(["8", "inner:2"])
+  })
+})
+
+describe("the element", () => {
+  let Strip
+  let strip
+  let asked
+  const data = { kind: "budget", budget: 4, metric: "rmse", sigmas: even(10), anchor: [0, 5], reference: [0, 2, 4, 7],
+                 prepared: { 2: { steps: [0, 5], score: 0.1 }, 4: { steps: [0, 2, 4, 7], score: 0.02 } } }
+
+  beforeAll(async () => {
+    globalThis.ResizeObserver = class { observe() {} } // jsdom has no layout
+    Object.defineProperty(HTMLElement.prototype, "clientWidth", { value: 300, configurable: true })
+    ;({ Strip } = await import("../../web/js/otcache/strip.mjs"))
+  })
+
+  beforeEach(() => {
+    asked = []
+    strip = new Strip("budget", wordsFor("en"), (value) => asked.push(value))
+  })
+
+  it("asks for a run before there are data", () => {
+    strip.show(4)
+    expect(strip.element.classList.contains("empty")).toBe(true)
+    expect(strip.element.getAttribute("aria-label")).toMatch("Run once")
+  })
+
+  it("is a slider to assistive technology", () => {
+    strip.take(data)
+    strip.show(4)
+    const read = (name) => strip.element.getAttribute(name)
+    expect([read("role"), strip.element.tabIndex, read("aria-valuenow"), read("aria-valuemax")]).toEqual(["slider", 0, "4", "10"])
+    expect(read("aria-valuetext")).toBe("4 of 10 evaluations, up to 2.5x. error 0.02 (rmse, measured in calibration). The model runs at steps 1, 3, 5, 8.")
+  })
+
+  it("asks for other budgets on keys, never beyond the ends, and leaves shortcuts alone", () => {
+    strip.take(data)
+    strip.show(4)
+    const press = (key, more) => {
+      const event = new KeyboardEvent("keydown", { key, cancelable: true, ...more })
+      strip.element.dispatchEvent(event)
+      return event.defaultPrevented
+    }
+    expect(["ArrowRight", "ArrowDown", "PageUp", "PageDown", "Home", "End"].map((key) => press(key))).toEqual(new Array(6).fill(true))
+    expect(asked).toEqual([5, 3, 9, 1, 1, 10])
+    expect([press("a"), press("ArrowRight", { ctrlKey: true })]).toEqual([false, false])
+  })
+
+  it("says what is wrong with a budget that does not fit, and recovers", () => {
+    strip.take(data)
+    strip.show(60)
+    expect(strip.label.textContent).toBe("Budget 60 does not fit the 10 steps: choose 1 to 10.")
+    strip.show(3)
+    expect(strip.label.textContent).toBe("3 of 10 evaluations, up to 3.3x")
+  })
+
+  it("is a picture of what ran on samplers", () => {
+    const report = new Strip("run", wordsFor("en"), null)
+    report.take({ kind: "run", steps: 4, evaluations: 2, computed: [1, 0, 1, 0], seconds: [1, 0, 1, 0], ideal: 2, measured: 1.9, level: "output", reason: "" })
+    expect(report.element.getAttribute("role")).toBe("img")
+    expect(report.element.getAttribute("aria-label")).toMatch("2 of 4 evaluations, 2x ideal, 1.9x measured")
+    expect(count(report.paths.run.getAttribute("d"))).toBe(2)
+  })
+})

@@ -1,0 +1,55 @@
+"""Writes locales/en/nodeDefs.json from the nodes' own schemas, as /object_info gives them. Run: python -m tools.make_locales"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from .find_host import HINT, find_host
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FILE = REPOSITORY / "locales" / "en" / "nodeDefs.json"
+
+
+def node_definitions(info: dict) -> dict:
+    """What a locale says of OTCache's nodes: display name, description, and names and tooltips of inputs and outputs."""
+    found = {}
+    for name, node in sorted(info.items()):
+        if not name.startswith("OT"):
+            continue
+        inputs = {}
+        for entries in node["input"].values():
+            if isinstance(entries, dict):
+                inputs |= {key: spec for key, spec in entries.items() if isinstance(spec, list | tuple)}
+        inputs = {key: spec for key, spec in inputs.items() if len(spec) > 1 and "tooltip" in spec[1]}  # not the hidden ones
+        outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
+        found[name] = {
+            "display_name": node["display_name"],
+            "description": node["description"],
+            "inputs": {key: {"name": key, "tooltip": spec[1]["tooltip"]} for key, spec in inputs.items()},
+            "outputs": {str(i): {"name": label, "tooltip": tooltip} for i, (label, tooltip) in enumerate(outputs)},
+        }
+    return found
+
+
+def text_of(definitions: dict) -> str:
+    """The file's content."""
+    return json.dumps(definitions, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Start a server, ask it, write."""
+    host = find_host()
+    if host is None:
+        sys.exit(HINT)
+    sys.path.append(str(REPOSITORY / "tests" / "host"))
+    from serving import Server
+
+    with tempfile.TemporaryDirectory() as base, Server(host, REPOSITORY, Path(base)) as server:
+        info = server.object_info()
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    FILE.write_text(text_of(node_definitions(info)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

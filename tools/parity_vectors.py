@@ -1,0 +1,70 @@
+"""Writes tests/web/vectors.json: what the browser's copy of the schedule arithmetic must give.
+
+Run: python -m tools.parity_vectors
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from otcache_core.interpolation import schedule_at
+from otcache_core.presets import preset, shifted_sigmas
+from otcache_core.schedule import Schedule, make_schedule
+from otcache_core.strip import budget_strip
+
+FILE = Path(__file__).resolve().parents[1] / "tests" / "web" / "vectors.json"
+CASES = 24
+
+
+def make_vectors() -> list[dict]:
+    """Cases {data, expected: {budget: steps}}: what the strip is sent, and the steps that Python chooses."""
+    pairs = [random_pair(np.random.default_rng(seed)) for seed in range(CASES)]
+    pairs.append((preset("lemica-flux1-dev-15"), preset("lemica-flux1-dev-10")))
+    vectors = []
+    for reference, anchor in pairs:
+        budgets = range(1, reference.steps + 1, 1 if reference.steps <= 50 else 7)
+        vectors.append({
+            "data": budget_strip(reference, anchor, anchor.budget),
+            "expected": {str(b): list(schedule_at(reference, anchor, b).compute_steps) for b in budgets},
+        })  # fmt: skip
+    return vectors
+
+
+def random_pair(rng: np.random.Generator) -> tuple[Schedule, Schedule]:
+    """A reference and an anchor; on even, shifted or ragged grids, some anchors with prepared schedules or another grid."""
+    steps = int(rng.integers(5, 101))
+    sigmas = grid(rng, steps)
+    high = int(rng.integers(3, max(4, steps // 2 + 1)))
+    low = int(rng.integers(1, high))
+    own = sigmas if rng.random() < 0.7 else grid(rng, int(rng.integers(max(high, 5), 101)))
+    prepared = [schedule(rng, own, b).replace(score=float(rng.uniform(0.001, 0.1))) for b in range(low, high)]
+    anchor = schedule(rng, own, low).replace(metric="rmse", prepared=tuple(prepared) if rng.random() < 0.6 else ())
+    return schedule(rng, sigmas, high), anchor
+
+
+def grid(rng: np.random.Generator, steps: int) -> list[float]:
+    """steps + 1 falling sigmas; float32 numbers, as samplers give them."""
+    kind = rng.integers(3)
+    if kind == 0:
+        sigmas = shifted_sigmas(steps, 1.0)
+    elif kind == 1:
+        sigmas = shifted_sigmas(steps, float(rng.uniform(1, 8)))
+    else:
+        sigmas = 14.6 * np.append(np.sort(rng.uniform(0.01, 1, steps))[::-1], 0)
+    return np.asarray(sigmas, np.float32).astype(float).tolist()
+
+
+def schedule(rng: np.random.Generator, sigmas: list[float], budget: int) -> Schedule:
+    others = rng.choice(np.arange(1, len(sigmas) - 1), budget - 1, replace=False)
+    return make_schedule(sigmas=tuple(sigmas), compute_steps=(0, *sorted(map(int, others))))
+
+
+def text_of(vectors: list[dict]) -> str:
+    """The file's content: one case a line."""
+    return "[\n" + ",\n".join(json.dumps(vector, separators=(",", ":")) for vector in vectors) + "\n]\n"
+
+
+if __name__ == "__main__":
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    FILE.write_text(text_of(make_vectors()), encoding="utf-8")

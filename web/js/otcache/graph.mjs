@@ -1,0 +1,23 @@
+// Finding nodes in the root graph and its subgraphs.
+
+/** The node that an execution id names, such as "8" or "3:2" (node 2 in the subgraph of node 3); undefined if none. */
+export function nodeByPath(root, path) {
+  const parts = String(path).split(":")
+  const last = parts.pop()
+  let graph = root
+  for (const part of parts) graph = graph?.getNodeById(part)?.subgraph
+  return graph?.getNodeById(last) ?? undefined
+}
+
+/** The key of a node's outputs in the frontend's store: "8" in the root graph, "<subgraph's id>:2" in a subgraph. */
+export function locatorOf(node, root) {
+  return node.graph && node.graph !== root ? `${node.graph.id}:${node.id}` : String(node.id)
+}
+
+/** All nodes of a graph and its subgraphs with their execution ids, as [node, path] pairs. */
+export function* allNodes(graph, prefix = "") {
+  for (const node of graph?.nodes ?? []) {
+    yield [node, `${prefix}${node.id}`]
+    if (node.subgraph) yield* allNodes(node.subgraph, `${prefix}${node.id}:`)
+  }
+}
