@@ -6,11 +6,6 @@ from comfy_api.latest import ComfyExtension
 class OTCacheExtension(ComfyExtension):
     """Lists the node classes for ComfyUI."""
 
-    async def on_load(self) -> None:
-        from .saved_schedules import register_folder
-
-        register_folder()
-
     async def get_node_list(self) -> list:
         from .anchor_search import OTAnchorSearch
         from .apply_cache import OTApplyCache
@@ -21,6 +16,8 @@ class OTCacheExtension(ComfyExtension):
         from .load_schedule import OTLoadSchedule
         from .reference_schedule import OTReferenceSchedule
         from .save_schedule import OTSaveSchedule
+        from .saved_schedules import register_folder
 
+        register_folder()  # not in on_load, which ComfyUI 0.8 and older do not call
         return [OTReferenceSchedule, OTAnchorSearch, OTBudgetInterpolate, OTCachedSampler, OTApplyCache, OTLoadSchedule,
                 OTSaveSchedule, OTCompare, OTDemoModel]  # fmt: skip

@@ -100,8 +100,17 @@ def combine(weights, tensors):
     return total
 
 
+def low_band(x):
+    """The low band of latents [b, channels, ...]: `low_pass`, or x itself where there is no H and W to tell bands apart.
+
+    Audio is [b, channels, length], and ComfyUI hands video with audio over as one [b, 1, everything]: filtered as pictures
+    these would mix channels. All of such a latent is its low band, and its high band is empty.
+    """
+    return low_pass(x) if x.ndim >= 4 else x
+
+
 def low_pass(x):
-    """Low spatial frequencies of latents [..., H, W]: means over blocks of `LOW_PASS`, interpolated back, a linear map."""
+    """Low spatial frequencies of pictures [..., H, W]: means over blocks of `LOW_PASS`, interpolated back, a linear map."""
     height, width = x.shape[-2:]
     flat = x.reshape(-1, 1, height, width)
     coarse = functional.interpolate(flat, (-(-height // LOW_PASS), -(-width // LOW_PASS)), mode="area")
@@ -118,7 +127,7 @@ def mean_velocity(row, velocities, bands: int = 1):
     if bands == 1:
         return combine(row, velocities)
     low, high = np.asarray(row[:m]), np.asarray(row[m:])
-    return combine(high, velocities) + low_pass(combine(low - high, velocities))
+    return combine(high, velocities) + low_band(combine(low - high, velocities))
 
 
 def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: int = 1) -> np.ndarray:
@@ -131,7 +140,7 @@ def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: i
     vectors = torch.stack([*basis, target]).double()
     parts = [vectors]
     if bands == 2:
-        low = low_pass(vectors)
+        low = torch.stack([low_band(vector) for vector in vectors])
         parts = [low, vectors - low]
     rows = []
     for part in parts:

@@ -42,8 +42,9 @@ def retime(schedule: Schedule, sigmas) -> Schedule:
     """`schedule` on another sigma grid [M + 1].
 
     The first step is always computed; then each compute sigma inside the new grid goes to its nearest step, all distinct
-    (exact least squares). A grid with fewer steps than compute sigmas is computed in full. Spans (in grid steps) are
-    scaled with the gaps. Raises `OTCacheError` when the grid is not valid.
+    (exact least squares). A grid with fewer steps than compute sigmas is computed in full, and so is every grid under a
+    schedule that computes every step. Spans (in grid steps) are scaled with the gaps. Raises `OTCacheError` when the grid is
+    not valid.
     """
     try:
         grid = check_sigmas(sigmas)
@@ -53,7 +54,7 @@ def retime(schedule: Schedule, sigmas) -> Schedule:
         return schedule
     inside = compute_sigmas(schedule, grid)
     steps = len(grid) - 1
-    if 1 + len(inside) >= steps:
+    if 1 + len(inside) >= steps or schedule.budget == schedule.steps:
         compute_steps = tuple(range(steps))
     else:
         wanted = np.array([grid[0], *(schedule.sigmas[schedule.compute_steps[k]] for k in inside)])

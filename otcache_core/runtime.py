@@ -18,7 +18,8 @@ class CachedRun:
 
     For each step i, in order: if `computes(i)`, evaluate the model and `observe(i, d)`, else take `predict(i)`; d is
     dx / dsigma at the step's start, one tensor shape throughout. The run keeps the last `HISTORY` evaluations by
-    reference and never writes to them; for mean velocities it keeps the last `span` velocities, predicted ones included.
+    reference and never writes to them; where only the newest counts it keeps that one, and for mean velocities the last
+    `span` velocities, predicted ones included.
     """
 
     def __init__(self, schedule: Schedule):
@@ -28,6 +29,7 @@ class CachedRun:
         self._segment = {start: k for k, (start, _) in enumerate(schedule.segments)}
         self._points = [-float(sigma) for sigma in self.sigmas[:-1]]  # rising, as bisect wants it
         self._history: list[tuple[int, object]] = []  # (step, velocity), newest first
+        self._longest_history = 1 if schedule.predictor.kind in ("hold", "mean_velocity") else HISTORY
         self._slope = None  # of the ramp to the next compute step
         self._newton = None  # sigmas of the evaluations that an extrapolation uses, and their divided differences
         self._longest_span = max(schedule.spans or (0,)) if schedule.predictor.kind == "mean_velocity" else 0
@@ -67,7 +69,7 @@ class CachedRun:
         while self._history and self._history[0][0] >= step:
             del self._history[0]
         self._history.insert(0, (step, d))
-        del self._history[HISTORY:]
+        del self._history[self._longest_history :]
         self._slope = self._newton = None
         self._remember(step, d)
 

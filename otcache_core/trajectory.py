@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from .errors import OTCacheError
 from .files import written_whole
-from .predictors import low_pass
+from .predictors import low_band
 from .schedule import check_sigmas
 
 
@@ -127,7 +127,7 @@ def gram_matrices(trajectories: Sequence[Trajectory], bands: int = 1) -> np.ndar
         if not np.array_equal(trajectory.sigmas, grid):
             raise OTCacheError("The calibration cases were recorded on different sigma grids; use one grid for all of them.")
         velocities = trajectory.d.double()
-        low = low_pass(velocities) if bands == 2 else None
+        low = low_band(velocities) if bands == 2 else None
         parts = [velocities] if low is None else [low, velocities - low]
         grams.append([(flat @ flat.T / flat.shape[1]).numpy(force=True) for flat in (part.flatten(1) for part in parts)])
     return np.stack(grams, axis=1)

@@ -354,3 +354,15 @@ def test_two_bands_never_fit_worse_than_one_in_either_band():
 def test_a_huge_ridge_gives_the_prior_in_both_bands():
     prior = np.array([1.5, -0.25, 7.0])
     assert np.allclose(fit_weights(band_basis(), latent((2, 4, 16, 17), 9), prior, 1e12, bands=2), np.tile(prior, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 21), (1, 1, 500)])
+def test_a_latent_without_height_and_width_is_one_band(shape):
+    basis = band_basis(shape=shape)
+    rows = (1.2, -0.3, 0.1), (0.5, 0.9, -0.4)
+    torch.testing.assert_close(mean_velocity(np.concatenate(rows), basis, 2), combine(rows[0], basis))
+    prior = np.array([1.5, -0.5, 0.0])
+    target = combine((0.7, 0.2, 0.1), basis)
+    fitted = fit_weights(basis, target, prior, bands=2)
+    np.testing.assert_allclose(fitted[:3], fit_weights(basis, target, prior))
+    np.testing.assert_allclose(fitted[3:], prior)

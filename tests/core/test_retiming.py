@@ -99,6 +99,14 @@ def test_the_halves_of_a_split_compute_what_the_whole_does(kind, split):
     assert set(together) == {*STEPS, split} and len(together) == len(set(together))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_schedule_that_computes_every_step_does_so_on_every_grid(kind):
+    """Image to image with 12 steps is the tail of a finer grid: nothing may be skipped there either."""
+    ours = schedule(linear_sigmas(12), tuple(range(12)), kind)
+    assert retime(ours, linear_sigmas(24)[12:]).compute_steps == tuple(range(12))
+    assert retime(ours, linear_sigmas(50, 3.0)).compute_steps == tuple(range(50))
+
+
 def test_float32_grids_are_the_same_grid():
     """ComfyUI's sigmas are float32: a slice must not compute its first step twice over."""
     ours = schedule(linear_sigmas(50, 3.0), STEPS, "hold")
@@ -116,7 +124,7 @@ def test_any_schedule_can_be_carried_to_any_grid(kind, case, grid, seed, scale):
     grid = grid / grid[0] * sigmas[0] * scale
     moved = retime(ours, grid)
     assert moved.steps == len(grid) - 1 and moved.compute_steps[0] == 0  # the rest is validated by the schedule itself
-    assert moved.budget <= ours.budget + 1 and moved.score is None and moved.parents == ("old",)
+    assert moved.budget <= (moved.steps if ours.budget == ours.steps else ours.budget + 1) and moved.score is None and moved.parents == ("old",)
     assert f"re-timed from {ours.steps} steps" in moved.provenance
     assert parse_schedule(moved.model_dump_json()) == moved
 

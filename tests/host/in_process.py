@@ -20,11 +20,14 @@ def boot(path: Path, repository: Path, base: Path) -> "Host":
 
     args.cpu, args.base_directory, args.disable_api_nodes = True, str(base), True
     asyncio.set_event_loop(_loop)
+    # Before nodes, as in main.py: nodes puts ComfyUI's comfy/ on the path, and comfy/utils.py would stand for this package.
+    import utils.extra_config  # noqa: F401  isort: skip
     import nodes
     import server
 
     assert Path(nodes.__file__).parent == path, f"imported nodes from {nodes.__file__}, not from ComfyUI"
     server.PromptServer(_loop)
+    _interrupt_at_every_step()
     failed = _loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
     assert "nodes_easycache.py" not in failed, f"ComfyUI could not load its own {failed}"
     before, started = set(sys.modules), time.process_time()
@@ -32,6 +35,17 @@ def boot(path: Path, repository: Path, base: Path) -> "Host":
     seconds, added = time.process_time() - started, set(sys.modules) - before
     name = next(name for name in added if name == str(repository).replace(".", "_x_"))
     return Host(nodes.NODE_CLASS_MAPPINGS, sys.modules[name], seconds, added)
+
+
+def _interrupt_at_every_step() -> None:
+    # main.py does this with its progress hook, and ComfyUI 0.3 looks nowhere else while it samples.
+    import comfy.model_management
+    import comfy.utils
+
+    def hook(*_args, **_kwargs):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    comfy.utils.set_progress_bar_global_hook(hook)
 
 
 class Host:

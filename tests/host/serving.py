@@ -1,5 +1,6 @@
 """A ComfyUI server process with the pack in its custom_nodes."""
 
+import importlib.util
 import json
 import os
 import random
@@ -28,6 +29,22 @@ def free_port() -> int:
     raise RuntimeError(f"no port of {PORTS.start} to {PORTS.stop - 1} is free")
 
 
+def _templates(path: Path, base: Path) -> dict[str, str]:
+    """Environment for a ComfyUI whose package of sample workflows is not of its time.
+
+    ComfyUI 0.3 serves that package's folder "templates" and stops without; newer packages have none, so an empty one stands
+    in. Later versions ask before they serve it.
+    """
+    spec = importlib.util.find_spec("comfyui_workflow_templates")
+    old = '__version__ = "0.3.' in (path / "comfyui_version.py").read_text()
+    if not old or spec is None or (Path(spec.origin).parent / "templates").is_dir():
+        return {}
+    package = base / "packages" / "comfyui_workflow_templates"
+    (package / "templates").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))}
+
+
 class Server:
     """Runs while used as a context manager. base: its input, output, models and custom_nodes folders lie there."""
 
@@ -41,6 +58,7 @@ class Server:
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes", "--preview-method", "none",
             *arguments,
         ]  # fmt: skip
+        self._environment = os.environ | {"PYTHONUTF8": "1"} | _templates(path, base)
         self._port, self._process = None, None
 
     def __enter__(self):
@@ -56,7 +74,7 @@ class Server:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*self._command, "--port", str(self._port)],
-                stdout=log, stderr=subprocess.STDOUT, cwd=self.base, env=os.environ | {"PYTHONUTF8": "1"},
+                stdout=log, stderr=subprocess.STDOUT, cwd=self.base, env=self._environment,
             )  # fmt: skip
         deadline = time.monotonic() + BOOT_SECONDS
         # Our own log, not an answer on the port, which could be another server's.
@@ -74,6 +92,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        return f"http://127.0.0.1:{self._port}"
 
     def get(self, path: str) -> bytes:
         """The body of a GET."""

@@ -1,5 +1,7 @@
 """OT Demo Model draws in ComfyUI what the library draws."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,8 @@ def test_vae_names_what_it_cannot_take(host, demo):
 
 def test_core_empty_latent_and_image_to_image(host, demo):
     latent, = host.run("EmptyLatentImage", width=64, height=64, batch_size=1)
+    if "downscale_ratio_spacial" not in latent:  # before 0.25 the node knows latents of an eighth of the side only
+        latent = {"samples": torch.zeros(1, 4, 16, 16)}
     assert torch.equal(sample(host, demo, latent_image=latent, steps=4), sample(host, demo, steps=4))
     start, = host.run("VAEEncode", vae=demo.vae, pixels=torch.full((1, 64, 64, 3), 0.5))
     half = sample(host, demo, latent_image=start, steps=4, denoise=0.5)
@@ -90,6 +94,8 @@ def test_weights_load_once_and_clones_are_independent(host, demo):
 
 
 def test_patcher_can_be_built_anew(demo):
+    if "disable_dynamic" not in inspect.signature(demo.model.clone).parameters:
+        pytest.skip("this ComfyUI (before 0.25) never builds a model anew")
     rebuilt = demo.model.clone(disable_dynamic=True)
     weights, again = demo.model.model.state_dict(), rebuilt.model.state_dict()
     assert weights.keys() == again.keys() and all(torch.equal(weights[key], again[key]) for key in weights)

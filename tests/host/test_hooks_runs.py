@@ -200,9 +200,12 @@ def test_regional_conditionings(host, demo_small, level):
 def test_context_windows(host, demo_small, level):
     tall = {"samples": torch.zeros(1, 16, 12, 8)}
 
+    widgets = {"context_length": 8, "context_overlap": 4, "dim": 2, "context_schedule": "standard_static"}
+    if "causal_window_fix" in host.defaults("ContextWindowsManual"):  # not before 0.25
+        widgets["causal_window_fix"] = False
+
     def windowed(model):
-        return host.run("ContextWindowsManual", model=model, context_length=8, context_overlap=4, dim=2,
-                        context_schedule="standard_static", causal_window_fix=False)[0]  # fmt: skip
+        return host.run("ContextWindowsManual", model=model, **widgets)[0]
 
     core = ksampler(host, demo_small, windowed(demo_small.model), latent_image=tall)
     full = Cached(host, windowed(demo_small.model), make_schedule(host, 12, 12), level)

@@ -1,0 +1,141 @@
+"""The cells of the matrix of models and reuse levels: what the tests check and benchmarks/matrix.py prints."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sampling import Cached, forwards, ksampler, make_schedule
+
+STEPS, BUDGET = 12, 4
+LEVELS = ("output", "blocks")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one model (or situation) did at one reuse level.
+
+    exact: whether computing every step gave core's result, bit for bit. wanted: evaluations that the reports name; made: as
+    counted inside the model, of the whole network at output level, of its blocks at block level; asked: by the sampler.
+    used: the level that the report names. reason: the report's, of the level or of a run in full. error: relative L2 distance
+    to the run in full. finite: of output.
+    """
+
+    exact: bool
+    wanted: int
+    made: int
+    asked: int
+    used: str
+    reason: str
+    error: float
+    finite: bool
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is silently wrong."""
+        return self.exact and self.finite and self.made == self.wanted
+
+    @property
+    def text(self) -> str:
+        """The cell in a few words."""
+        words = [f"{self.made}/{self.asked}", f"{self.error:.2g}"]
+        words += ["in full" if self.made == self.asked else f"{self.used} instead"] if self.reason else []
+        words += [] if self.exact else ["NOT EXACT"]
+        words += [] if self.finite else ["NOT FINITE"]
+        words += [] if self.made == self.wanted else [f"REPORTED {self.wanted}"]
+        return ", ".join(words)
+
+
+def own_schedule(host, model, budget: int, steps: int = STEPS, scheduler: str = "simple", kind: str = "linear"):
+    """`budget` of the steps that `model` makes with `scheduler`, spread out."""
+    import comfy.samplers
+
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+    return make_schedule(host, steps, budget, kind).replace(sigmas=tuple(sigmas.double().tolist()))
+
+
+def sampler_kind(name: str) -> str:
+    """"in full" for samplers under which nothing is skipped, with the reason in the report, else ""."""
+    return "in full" if "cfg_pp" in name or name in ("dpm_adaptive", "dpm_fast") else ""
+
+
+def flat(samples):
+    """All values of a latent as one vector, of a video's and its audio's likewise."""
+    import torch
+
+    parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+    return torch.cat([part.flatten() for part in parts])
+
+
+@contextmanager
+def counted(case):
+    """Yields the noise levels of (the network's forward passes, its first block's, its last block's)."""
+    first, last, handles = [], [], []
+    with forwards(case.model) as whole:
+        for block, runs in ((case.blocks[0], first), (case.blocks[-1], last)):
+            handles.append(block.register_forward_pre_hook(lambda *_, runs=runs: runs.append(whole[-1])))
+        try:
+            yield whole, first, last
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def measure(host, case, level: str, sample=None, steps: int = STEPS, budget: int = BUDGET) -> Cell:
+    """The cell of `case` (as `matrix_models.build` gives it); `sample(model)` is core KSampler unless given.
+
+    steps, budget: of the schedule, whose grid is that of a whole run.
+    """
+    sample = sample or (lambda model: ksampler(host, case, model, steps=steps))
+    with counted(case) as (passes, *_):
+        core = flat(sample(case.model))
+    full = Cached(host, case.model, own_schedule(host, case.model, steps, steps), level)
+    exact = bool((flat(sample(full.model)) == core).all())
+    cached = Cached(host, case.model, own_schedule(host, case.model, budget, steps), level)
+    with counted(case) as (whole, first, last):
+        ours = flat(sample(cached.model))
+    if sum(report.asked for report in cached.reports) == sum(report.steps for report in cached.reports):
+        whole = set(whole)
+    else:  # several evaluations may have one noise level: as many passes make one as in the run in full
+        whole = [whole[i] for i in range(0, len(whole), round(len(passes) / sum(report.asked for report in cached.reports)))]
+    return cell(core, exact, ours, cached.reports, len(whole), len(set(first)), len(set(last)))
+
+
+def cell(core, exact, ours, reports, whole: int, first: int, last: int) -> Cell:
+    """One cell of runs that were measured otherwise; whole, first, last: evaluations in which these ran."""
+    used = reports[-1].level
+    return Cell(
+        exact=exact,
+        wanted=sum(report.evaluations for report in reports),
+        made=whole if used == "output" else max(first, last),
+        asked=sum(report.asked for report in reports),
+        used=used,
+        reason="; ".join(dict.fromkeys(report.reason or report.level_reason for report in reports)),
+        error=float((ours - core).norm() / core.norm()),
+        finite=bool(ours.isfinite().all() and core.std() > 1e-3),
+    )
+
+
+def two_experts(host, level: str, switch: int = STEPS // 2) -> Cell:
+    """Wan 2.2 as its workflow runs it: one expert for the steps before `switch`, another for the rest, one schedule."""
+    from matrix_models import MODELS, build
+
+    high, low = (build(MODELS["Wan 2.1 t2v"], seed) for seed in (5, 6))
+    high.negative, high.positive = low.negative, low.positive
+
+    def sample(first, second):
+        half = {"steps": STEPS, "node": "KSamplerAdvanced"}
+        latent = ksampler(host, high, first, add_noise="enable", start_at_step=0, end_at_step=switch,
+                          return_with_leftover_noise="enable", **half)  # fmt: skip
+        return ksampler(host, low, second, add_noise="disable", start_at_step=switch, end_at_step=10_000,
+                        return_with_leftover_noise="disable", latent_image={"samples": latent}, **half)  # fmt: skip
+
+    def put(budget):
+        schedule = own_schedule(host, high.model, budget)
+        return [Cached(host, case.model, schedule, level) for case in (high, low)]
+
+    core = flat(sample(high.model, low.model))
+    exact = bool((flat(sample(*(cached.model for cached in put(STEPS)))) == core).all())
+    halves = put(BUDGET)
+    with counted(high) as before, counted(low) as after:
+        ours = flat(sample(*(cached.model for cached in halves)))
+    runs = (len(set(a)) + len(set(b)) for a, b in zip(before, after, strict=True))
+    return cell(core, exact, ours, halves[0].reports + halves[1].reports, *runs)

@@ -1,0 +1,53 @@
+"""Every model at every reuse level: exact where all is computed, N / 3 evaluations where asked for, and better with more.
+
+benchmarks/matrix.py prints the same cells.
+"""
+
+import pytest
+import torch
+from matrix_cells import BUDGET, LEVELS, STEPS, flat, measure, own_schedule, two_experts
+from matrix_models import MODELS, build
+from sampling import Cached, ksampler
+
+
+@pytest.fixture(scope="module")
+def case(host, request):
+    found = build(MODELS[request.param])
+    if found is None:
+        pytest.skip(f"this ComfyUI has no {MODELS[request.param].cls}")
+    assert sum(p.numel() for p in found.model.model.diffusion_model.parameters()) < 3e6
+    return found
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("case", MODELS, indirect=True)
+def test_a_model(host, case, level, request):
+    tiny = MODELS[request.node.callspec.params["case"]]
+    found = measure(host, case, level)
+    assert found.exact and found.finite, found
+    assert found.made == found.wanted == BUDGET
+    reason = tiny.no_blocks if level == "blocks" else ""
+    assert (found.used, found.reason) == ("output" if reason else level, reason)
+    assert 0 < found.error < 0.8
+    finer = measure(host, case, level, steps=2 * STEPS, budget=2 * BUDGET)
+    assert finer.made == 2 * BUDGET and finer.error < found.error, f"{found.error} -> {finer.error}"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("switch,extra", [(6, 0), (5, 1)])
+def test_two_experts_with_one_schedule(host, level, switch, extra):
+    """Wan 2.2: a model for high noise and one for low, each slice of KSamplerAdvanced starting with a computed step."""
+    found = two_experts(host, level, switch)
+    assert found.exact and found.finite and found.used == level and not found.reason
+    assert found.made == found.wanted == BUDGET + extra
+    assert 0 < found.error < 0.8
+
+
+@pytest.mark.parametrize("case", ["LTX-2 (video, audio)"], indirect=True)
+def test_video_with_audio_is_one_band(host, case):
+    """Packed as [1, 1, everything] it has no height and width: the low band's weights hold for all of it."""
+    one = own_schedule(host, case.model, BUDGET, kind="fitted")
+    kind = type(one.predictor)(kind="fitted", bands=2)
+    two = one.replace(predictor=kind, weights=tuple((*row, *(5.0 * w for w in row)) for row in one.weights))
+    ours, again = (flat(ksampler(host, case, Cached(host, case.model, schedule).model)) for schedule in (one, two))
+    torch.testing.assert_close(ours, again)
