@@ -19,10 +19,16 @@ ROOT = Path(__file__).parents[2]
 NAME = "meancache-qwen-image-10"
 
 
+def heed_interrupts() -> None:
+    """A shell that starts the tests in the background has SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments, **environment) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "otcache_core", *map(str, arguments)], cwd=ROOT, encoding="utf-8", errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        preexec_fn=heed_interrupts if os.name == "posix" else None,
     )  # fmt: skip
 
 
