@@ -5,6 +5,8 @@ tests/host/test_hooks.py shows the same for runs that end in an exception or an 
 
 import gc
 import logging
+import os
+import subprocess
 import sys
 
 import pytest
@@ -29,7 +31,8 @@ def held() -> int:
 
 @pytest.mark.parametrize("level", ["output", "blocks"])
 @pytest.mark.parametrize("kind", ["fitted", "mean_velocity"])
-def test_two_hundred_runs_do_not_grow(host, demo_small, level, kind):
+@pytest.mark.skipif("OTCACHE_ALONE" not in os.environ, reason="runs in a process of its own, see the test below")
+def test_alone(host, demo_small, level, kind):
     model = Cached(host, demo_small.model, schedule_of(host, 12, kind), level).model
     logging.disable(logging.INFO)  # pytest keeps every record
     try:
@@ -41,6 +44,13 @@ def test_two_hundred_runs_do_not_grow(host, demo_small, level, kind):
     finally:
         logging.disable(logging.NOTSET)
     assert after - before < 2**20
+
+
+def test_two_hundred_runs_do_not_grow():
+    """In a process of its own: what other tests left behind is loaded and freed by ComfyUI at times of its choosing."""
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-k", "test_alone"]
+    done = subprocess.run(command, env=os.environ | {"OTCACHE_ALONE": "1"}, capture_output=True, text=True, timeout=560)
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("kind,span", [("hold", 0), ("linear", 0), ("quadratic", 0), ("fitted", 0), ("mean_velocity", 4)])
