@@ -75,9 +75,9 @@ def guard(
     """The guarded choice at every budget, budgets rising and then falling once.
 
     paths: the graphs' own paths by name and budget; costs: the fitted predictor's edge costs. `progress(done, total,
-    note)` is called after every budget of both sweeps. `room(share)` tells
-    how many evaluations a case are left of that share of the guard's allowance: each budget of the rising sweep has its
-    part, so that the large ones are not left without.
+    note)` is called after every budget of both sweeps. `room(share)` tells how many evaluations a case are left of that
+    share of the guard's allowance: each budget of the rising sweep has its part, so that the large ones are not left
+    without.
     """
     budgets = sorted(budgets)
     found = {budget: Guarded() for budget in budgets}

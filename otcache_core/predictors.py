@@ -140,7 +140,7 @@ def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: i
     vectors = torch.stack([*basis, target]).double()
     parts = [vectors]
     if bands == 2:
-        low = torch.stack([low_band(vector) for vector in vectors])
+        low = low_band(vectors.flatten(0, 1)).view_as(vectors)  # every case's like one latent of a batch
         parts = [low, vectors - low]
     rows = []
     for part in parts:

@@ -1,13 +1,9 @@
 """Writes locales/en/nodeDefs.json from the nodes' own schemas, as /object_info gives them. Run: python -m tools.make_locales"""
 
 import json
-import sys
-import tempfile
-from pathlib import Path
 
-from .find_host import HINT, find_host
+from .make_workflows import REPOSITORY, object_info
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 FILE = REPOSITORY / "locales" / "en" / "nodeDefs.json"
 
 
@@ -39,16 +35,8 @@ def text_of(definitions: dict) -> str:
 
 def main() -> None:
     """Start a server, ask it, write."""
-    host = find_host()
-    if host is None:
-        sys.exit(HINT)
-    sys.path.append(str(REPOSITORY / "tests" / "host"))
-    from serving import Server
-
-    with tempfile.TemporaryDirectory() as base, Server(host, REPOSITORY, Path(base)) as server:
-        info = server.object_info()
     FILE.parent.mkdir(parents=True, exist_ok=True)
-    FILE.write_text(text_of(node_definitions(info)), encoding="utf-8")
+    FILE.write_text(text_of(node_definitions(object_info())), encoding="utf-8")
 
 
 if __name__ == "__main__":

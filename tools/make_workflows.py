@@ -17,8 +17,8 @@ def text_of(graph: dict) -> str:
     return json.dumps(graph, indent=1, ensure_ascii=False) + "\n"
 
 
-def main() -> None:
-    """Start a server, ask it, write."""
+def object_info() -> dict:
+    """The node definitions that a server of the found ComfyUI gives; leaves with a hint when there is none."""
     host = find_host()
     if host is None:
         sys.exit(HINT)
@@ -26,7 +26,12 @@ def main() -> None:
     from serving import Server  # the server that the tests use
 
     with tempfile.TemporaryDirectory() as base, Server(host, REPOSITORY, Path(base)) as server:
-        info = server.object_info()
+        return server.object_info()
+
+
+def main() -> None:
+    """Start a server, ask it, write."""
+    info = object_info()
     FOLDER.mkdir(exist_ok=True)
     for make in ALL:
         workflow = make(info)
