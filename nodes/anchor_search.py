@@ -6,7 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..otcache_core.errors import OTCacheError
-from ..otcache_core.metrics import DEFAULT, DISTANCES, check_metric
+from ..otcache_core.metrics import DEFAULT, DISTANCES
 from ..otcache_core.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
 from .schema import OTCalibration, OTSchedule, field, schema
 
@@ -51,12 +51,10 @@ class OTAnchorSearch(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
-        from ..otcache_core.search import import_optuna, open_storage
+        from ..otcache_core.search import open_storage
         from .host.calibration import run_on_model
         from .host.progress import NodeProgress, duration
 
-        import_optuna()  # what is missing is told at once, before any model evaluation
-        check_metric(metric)
         setting, observed = calibration.setting, calibration.observed
         if budget >= reference.budget:
             raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference.budget}; lower it.")
@@ -64,7 +62,7 @@ class OTAnchorSearch(io.ComfyNode):
         if not storage.strip():
             own.mkdir(parents=True, exist_ok=True)
             storage = str(own / "searches.db")
-        open_storage(storage)
+        open_storage(storage)  # what it lacks is told at once, before the model is loaded
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
             trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), model=type(model.model).__name__,
@@ -74,8 +72,9 @@ class OTAnchorSearch(io.ComfyNode):
         progress = NodeProgress("OT Anchor Search", cls.hidden.unique_id, most)
         progress.say(f"at most {most} evaluations, {duration(most * calibration.seconds)}")
         found = run_on_model(
-            model, setting, lambda generator: prepare(generator, observed, reference, settings, progress), vae, progress.tick
-        )
+            model, setting, lambda generator: prepare(generator, observed, reference, settings, progress, progress.watch), vae,
+            progress.tick,
+        )  # fmt: skip
         progress.done()
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         return io.NodeOutput(anchor, plot(anchor, reference), summary(found, cases))

@@ -9,7 +9,8 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..otcache_core.errors import OTCacheError
-from ..otcache_core.pipeline import REFERENCE_BUDGET, Settings, observe, reference_schedule
+from ..otcache_core.observation import observe
+from ..otcache_core.pipeline import REFERENCE_BUDGET, Settings, reference_schedule
 from .schema import OTCalibration, OTSchedule, field, schema
 
 STRIPS = (5, 8, 10, 12, 15, 20, 25)

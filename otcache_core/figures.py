@@ -14,6 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 INK, MUTED, FAINT, PAPER = "#1f2937", "#6b7280", "#e5e7eb", "#ffffff"
 # Okabe and Ito's colour-blind safe hues, the first for what the reader came for, darkened to be legible as text.
@@ -57,8 +58,15 @@ def new_figure(width: float, height: float, **options) -> Figure:
 
 def to_image(figure: Figure) -> np.ndarray:
     """The figure as float32 [H, W, 3] in [0, 1]."""
+    return np.asarray(to_picture(figure)).astype(np.float32) / 255
+
+
+def to_picture(figure: Figure) -> Image:
+    """The figure as an RGB picture of Pillow's."""
+    from PIL import Image
+
     figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
 
 def to_png(figure: Figure) -> bytes:

@@ -42,8 +42,8 @@ class Guarded:
     def best(self) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.kept)
 
-    def consider(self, scorer: Scorer, proposals: dict[Steps, str], room: float = np.inf) -> bool:
-        """Roll out `proposals` (steps to source) against the best so far; True if one of them is better.
+    def consider(self, scorer: Scorer, proposals: dict[Steps, str], room: float = np.inf) -> None:
+        """Roll out `proposals` (steps to source) against the best so far.
 
         Only as many are tried as fit into `room` evaluations a case; the geodesic's is tried in any case.
         """
@@ -52,13 +52,12 @@ class Guarded:
         if new:
             new = new[: max(int(min(room, 1e9) // len(new[0].steps)), not before)]
         if not new:
-            return False
+            return
         self.candidates += new
         kept = [candidate.steps for candidate in self.candidates if candidate.kept]
         steps, self.score = scorer.choose([*kept, *(candidate.steps for candidate in new)])
         for candidate in self.candidates:
             candidate.kept = candidate.steps == steps
-        return [steps] != kept
 
 
 def guard(
@@ -69,14 +68,14 @@ def guard(
     costs: np.ndarray,
     budgets: Sequence[int],
     law: str = "log",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[int, int, int, Guarded], None] | None = None,
     room: Callable[[float], float] = lambda share: np.inf,
 ) -> dict[int, Guarded]:
     """The guarded choice at every budget, budgets rising and then falling once.
 
     paths: the graphs' own paths by name and budget; costs: the fitted predictor's edge costs. `progress(done, total,
-    note)` is called after every budget of both sweeps. `room(share)` tells how many evaluations a case are left of that
-    share of the guard's allowance: each budget of the rising sweep has its part, so that the large ones are not left
+    budget, found)` is called after every budget of both sweeps. `room(share)` tells how many evaluations a case are left of
+    that share of the guard's allowance: each budget of the rising sweep has its part, so that the large ones are not left
     without.
     """
     budgets = sorted(budgets)
@@ -94,14 +93,14 @@ def guard(
         neighbours = cheapest_neighbours(costs, here.best.steps, NEIGHBOURS)
         here.consider(scorer, dict.fromkeys(neighbours, "neighbour"), room(share))
         if progress:
-            progress(number, 2 * len(budgets), f"B = {budget}: {here.best.source}")
+            progress(number, 2 * len(budgets), budget, here)
     for number, budget in enumerate(reversed(budgets), 1 + len(budgets)):
         here = found[budget]
         if budget + 1 in found and budget > 1:
             removed = cheapest(costs, with_one_less(found[budget + 1].best.steps))
             here.consider(scorer, dict.fromkeys(removed, f"B = {budget + 1}, one step less"), room(1.0))
         if progress:
-            progress(number, 2 * len(budgets), f"B = {budget}: {here.best.source}")
+            progress(number, 2 * len(budgets), budget, here)
     return found
 
 

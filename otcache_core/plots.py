@@ -23,6 +23,7 @@ __all__ = ["error_against_budget", "error_map", "overview", "schedule_strips", "
 
 LONGEST = 44  # characters of a strip's label
 SMALLEST = 1e-6  # where a logarithmic axis ends
+FEW_TICKS = 0.9  # decades, below which a logarithmic axis has more ticks a decade
 
 
 @styled
@@ -121,15 +122,10 @@ def draw_errors(axes: Axes, series: Mapping[str, Mapping[int, float]], ylabel: s
     budgets = sorted({budget for line in series.values() for budget in line})
     series = {name: {b: max(error, SMALLEST) for b, error in line.items()} for name, line in series.items()}
     values = [error for line in series.values() for error in line.values()]
-    low, high = np.log10(min(values)) - 0.06, np.log10(max(values)) + 0.06
-    axes.set(xscale="log", yscale="log", ylim=(10**low, 10**high), xlim=(budgets[0] * 0.96, budgets[-1] * 1.04),
-             xlabel="model evaluations", ylabel=ylabel)  # fmt: skip
+    low, high = log_axis(axes, values)
+    axes.set(xscale="log", xlim=(budgets[0] * 0.96, budgets[-1] * 1.04), xlabel="model evaluations", ylabel=ylabel)
     axes.set_xticks(budgets, [str(b) for b in budgets], minor=False)
     axes.set_xticks([], minor=True)
-    ticks = [digit * 10.0**power for power in range(int(low) - 2, int(high) + 2) for digit in (1, 2, 5)]
-    ticks = [tick for tick in ticks if low <= np.log10(tick) <= high]
-    axes.set_yticks(ticks, [f"{tick:.10f}".rstrip("0").rstrip(".") for tick in ticks])
-    axes.set_yticks([], minor=True)
     height = axes.get_position().height * axes.figure.get_figheight() * 72  # points
     ends = {name: (np.log10(line[max(line)]) - low) / (high - low) for name, line in series.items()}
     places = spread(list(ends.values()), 12.5 / height)
@@ -144,6 +140,22 @@ def draw_errors(axes: Axes, series: Mapping[str, Mapping[int, float]], ylabel: s
         axes.annotate(name, (x[-1], y[-1]), (1.035, place), textcoords="axes fraction", color=colour, va="center",
                       fontsize=9 if ours else 8, fontweight="bold" if ours else "normal", arrowprops=leader,
                       annotation_clip=False)  # fmt: skip
+
+
+def log_axis(axes: Axes, values: Sequence[float], room: float = 0.06) -> tuple[float, float]:
+    """A logarithmic y axis from the least to the greatest of `values` and `room` decades beyond, as (low, high) of log10.
+
+    Values below `SMALLEST` are taken for it, those that are not finite are left out.
+    """
+    logs = [float(np.log10(max(value, SMALLEST))) for value in values if np.isfinite(value)] or [0.0]
+    low, high = min(logs) - room, max(logs) + room
+    digits = (1, 2, 5) if high - low > FEW_TICKS else (1, 1.5, 2, 3, 4, 5, 7)
+    ticks = [digit * 10.0**power for power in range(int(low) - 2, int(high) + 2) for digit in digits]
+    ticks = [tick for tick in ticks if low <= np.log10(tick) <= high]
+    axes.set(yscale="log", ylim=(10**low, 10**high))
+    axes.set_yticks(ticks, [f"{tick:.10f}".rstrip("0").rstrip(".") for tick in ticks])
+    axes.set_yticks([], minor=True)
+    return low, high
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:

@@ -54,6 +54,16 @@ class Scorer:
         self._references = [generator.decode(torch.stack([t.x[-1] for t in group.trajectories])) for group in self.groups]
         self._seen: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._rows: dict[tuple[int, ...], tuple] = {}
+        self._shown: tuple[tuple[int, ...], torch.Tensor] | None = None
+
+    @property
+    def full_picture(self) -> torch.Tensor:
+        """The first case's picture of the full run, [3, H, W] in [0, 1]."""
+        return self._references[0][0]
+
+    def picture(self, steps: Sequence[int]) -> torch.Tensor | None:
+        """The first case's picture with `steps`, [3, H, W] in [0, 1]; None unless they were the last to be decoded."""
+        return self._shown[1] if self._shown and self._shown[0] == tuple(steps) else None
 
     @property
     def sigmas(self) -> np.ndarray:
@@ -78,7 +88,10 @@ class Scorer:
         for group, reference in list(zip(self.groups, self._references, strict=True))[len(known) :]:
             if (remembered := self.memo.get([steps, len(known)])) is None:
                 latents, rows = group.run(steps, self._rows.get(steps))
-                remembered = [self.metric(self.generator.decode(latents), reference).tolist(), rows]
+                pictures = self.generator.decode(latents)
+                if not known:
+                    self._shown = steps, pictures[0].clone()
+                remembered = [self.metric(pictures, reference).tolist(), rows]
                 self.memo.put([steps, len(known)], remembered)
             distances, rows = remembered
             self._rows.setdefault(steps, tuple(map(tuple, rows)))

@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,32 @@ if TYPE_CHECKING:
     import optuna
 
 MOVE = 4  # grid steps that a local move shifts a compute step by, at most
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial.
+
+    score: over the cases that it was run on; NaN if it diverged on the first. dropped: it diverged, or the pruner found it
+    worse than the best one, which may be with the last case.
+    """
+
+    score: float
+    dropped: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a search stands: the finished trials in order, those of earlier sessions included, how many are wanted, the best."""
+
+    trials: tuple[Trial, ...]
+    wanted: int
+    steps: tuple[int, ...]
+    score: float
+
+    @property
+    def done(self) -> int:
+        return len(self.trials)
 
 
 def study_name(scorer: Scorer, budget: int, context: str = "") -> str:
@@ -95,6 +122,12 @@ def parameters(trial: "optuna.trial.FrozenTrial") -> dict[str, int]:
     return trial.system_attrs.get("fixed_params", {}) | trial.params
 
 
+def outcome(trial: "optuna.trial.FrozenTrial") -> Trial:
+    """What a finished trial found, read from the cases that it reported."""
+    logs = list(trial.intermediate_values.values())
+    return Trial(float(np.exp(np.mean(logs))) if logs else np.nan, trial.state.name == "PRUNED")
+
+
 def local_move(best: Sequence[int], steps: int, rng: np.random.Generator) -> tuple[int, ...]:
     """`best` with one or two of its steps shifted by up to `MOVE` grid steps, still distinct; step 0 stays."""
     path = list(best)
@@ -117,13 +150,13 @@ def search_steps(
     seed: int = 0,
     storage: str | None = None,
     context: str = "",
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Callable[[Standing], None] | None = None,
 ) -> tuple[tuple[int, ...], float]:
     """The best B compute steps found in `trials` trials, and their score (geometric mean distance).
 
     starts: schedules to try first. Every other trial after them is a local move of the best one so far, the rest are
     TPE's; a schedule that was tried before costs nothing. With `storage` the study is kept there and continues where it
-    stopped, whatever stopped it. `progress(done, trials, best score)` is called after every trial.
+    stopped, whatever stopped it. `progress(standing)` is called after every trial.
     Raises `OTCacheError` for a budget out of range or a storage that cannot be opened.
     """
     steps = len(scorer.sigmas) - 1
@@ -191,7 +224,8 @@ def search_steps(
             study.enqueue_trial(step_parameters(move), skip_if_exists=True)
         study.optimize(objective, n_trials=1)
         if progress and solved():
-            progress(done(), trials, best()[1])
+            ended = study.get_trials(deepcopy=False, states=finished)
+            progress(Standing(tuple(map(outcome, ended)), trials, *best()))
     if failure and not solved():
         raise failure
     return best()

@@ -18,7 +18,7 @@ from .progress import Bars
 from .rollout import FITTED, Counted, Generator, sample
 from .schedule import Schedule, make_schedule
 from .scoring import Scorer
-from .search import search_steps
+from .search import Standing, search_steps
 from .solvers import SOLVERS
 
 OURS, ALONE, GRAPH, DIRECT, PLAIN, EULER = (
@@ -194,8 +194,8 @@ def geodesic_score(scorer: Scorer, calibrated: Calibrated, budget: int) -> float
     return kept.score if kept.compute_steps == steps else scorer.score(steps)
 
 
-def _report_search(bars: Bars, budget: int, done: int, total: int, best: float) -> None:
-    bars(f"direct search at {budget}", done, total, f"best {best:.4g}")
+def _report_search(bars: Bars, budget: int, now: Standing) -> None:
+    bars(f"direct search at {budget}", now.done, now.wanted, f"best {now.score:.4g}")
 
 
 def with_weights(scorer: Scorer, steps: Sequence[int]) -> Schedule:

@@ -8,7 +8,8 @@ from .demo.generator import WEIGHTS, DemoGenerator
 from .demo.generator import cases as demo_cases
 from .demo.scenes import caption
 from .errors import OTCacheError
-from .pipeline import Settings, observe, search_starts
+from .observation import observe
+from .pipeline import Settings, search_starts
 from .progress import Bars
 from .rollout import FITTED
 from .schedule import Schedule, check_budget, make_schedule
@@ -72,7 +73,7 @@ def demo_search(budget: int, trials: int, count: int, seed: int, storage: str | 
     scorer = Scorer(generator, cases, observed.trajectories)
     steps, score = search_steps(
         scorer, budget, trials, search_starts(observed.paths, budget, grid), seed, storage, MODEL,
-        lambda done, total, best: bars(f"search at {budget}", min(done, total), total, f"best {best:.4g}"),
+        lambda now: bars(f"search at {budget}", min(now.done, trials), trials, f"best {now.score:.4g}"),
     )  # fmt: skip
     return make_schedule(
         name=f"{MODEL}-search-{budget}of{len(grid) - 1}", sigmas=tuple(grid.tolist()), compute_steps=steps,

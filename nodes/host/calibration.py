@@ -16,7 +16,7 @@ import comfy.samplers
 import torch
 
 from ...otcache_core.errors import OTCacheError
-from ...otcache_core.pipeline import Observed
+from ...otcache_core.observation import Observed
 from ...otcache_core.rollout import Counted
 from .attach import refuse_other_caches, without_cache
 

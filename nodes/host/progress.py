@@ -1,4 +1,4 @@
-"""What a long node shows while it works: a bar in model evaluations, and a line of text on the node."""
+"""What a long node shows while it works: a bar in model evaluations, a line of text on the node, and a picture."""
 
 import logging
 import time
@@ -6,7 +6,11 @@ import time
 import comfy.utils
 import server
 
+from ...otcache_core.figures import to_picture
+from ...otcache_core.live import Live, live_figure
+
 TEXT_INTERVAL = 0.2  # seconds between two lines that differ in numbers only
+PICTURE_SHARE = 0.02  # of the time goes into pictures of the same best schedule, at most
 
 
 class NodeProgress:
@@ -16,6 +20,8 @@ class NodeProgress:
         self.title, self.node_id, self.total = title, node_id, max(total, 1)
         self._bar = comfy.utils.ProgressBar(self.total)
         self._stage, self._told = "", 0.0
+        self._live: Live | None = None  # what has changed since it was drawn
+        self._drawn, self._took, self._best = 0.0, 0.0, None
 
     def tick(self, evaluations: int) -> None:
         """Show that so many model evaluations have been made."""
@@ -36,8 +42,26 @@ class NodeProgress:
         if send and self.node_id is not None:
             send(f"{self.title}: {text}", self.node_id)
 
+    def watch(self, live: Live) -> None:
+        """Draw what there is to see, at once when the search has found something better, else now and then."""
+        self._live = live
+        if live.standing is not None and live.standing.steps != self._best:
+            self._best = live.standing.steps
+            self._draw()
+        elif time.monotonic() - self._drawn >= self._took / PICTURE_SHARE:
+            self._draw()
+
+    def _draw(self) -> None:
+        begin = time.monotonic()
+        picture = to_picture(live_figure(self._live))
+        self._live, self._drawn = None, time.monotonic()
+        self._took = self._drawn - begin
+        self._bar.update_absolute(self._bar.current, self.total, ("JPEG", picture, None))  # None: no limit of its size
+
     def done(self) -> None:
-        """Fill the bar."""
+        """Draw what has not been drawn, and fill the bar."""
+        if self._live is not None:
+            self._draw()
         self._bar.update_absolute(self.total, self.total)
 
 

@@ -9,17 +9,8 @@ from otcache_core.errors import OTCacheError
 from otcache_core.graph import recorded
 from otcache_core.guard import GUARDED, STATE_AWARE
 from otcache_core.metrics import DEFAULT, geometric_mean
-from otcache_core.pipeline import (
-    Latents,
-    Settings,
-    calibrate,
-    graph_paths,
-    measure_growth,
-    observe,
-    prepare,
-    record_cases,
-    reference_schedule,
-)
+from otcache_core.observation import graph_paths, measure_growth, observe, record_cases
+from otcache_core.pipeline import Latents, Settings, calibrate, prepare, reference_schedule
 from otcache_core.rollout import FITTED, Counted, Rollouts, sample
 from otcache_core.schedule import load_schedule, parse_schedule, uniform_steps
 from otcache_core.scoring import MARGIN, Scorer

@@ -193,10 +193,39 @@ def test_a_search_needs_a_trial(trials):
 
 def test_progress_is_told_after_every_trial():
     told = []
-    _, score = search_steps(fake(), BUDGET, 12, [START], progress=lambda *news: told.append(news))
-    assert [done for done, _, _ in told] == list(range(1, 13)) and {total for _, total, _ in told} == {12}
-    scores = [best for _, _, best in told]
+    _, score = search_steps(fake(), BUDGET, 12, [START], progress=told.append)
+    assert [now.done for now in told] == list(range(1, 13)) and {now.wanted for now in told} == {12}
+    scores = [now.score for now in told]
     assert scores == sorted(scores, reverse=True) and scores[-1] == score
+
+
+def test_a_standing_tells_what_every_trial_found():
+    told, scorer = [], fake()
+    steps, score = search_steps(scorer, BUDGET, 40, [START], progress=told.append)
+    groups = [[scorer.landscape(path)[group] for at, group in scorer.calls if at == path] for path in scorer.tried]
+    trials = told[-1].trials
+    for trial, values in zip(trials, groups, strict=True):
+        assert trial.score == pytest.approx(np.exp(np.log(np.concatenate(values)).mean()))
+        assert trial.dropped or len(values) % 4 == 0
+    assert {trial.dropped for trial in trials} == {False, True}
+    assert min(trial.score for trial in trials if not trial.dropped) == pytest.approx(score) == told[-1].score
+    assert told[-1].steps == steps and [now.trials for now in told] == [trials[: k + 1] for k in range(40)]
+
+
+def test_a_standing_has_no_score_for_a_trial_that_diverged(recording):
+    told, bad = [], (0, 3, 6, 9)
+    scorer = real(recording)
+    run = scorer.groups[0].run
+
+    def broken(steps, rows=None):
+        if steps == bad:
+            raise OTCacheError("not finite")
+        return run(steps, rows)
+
+    scorer.groups[0].run = broken
+    search_steps(scorer, 4, 3, [(0, 2, 5, 8), bad], progress=told.append)
+    first, second, _ = told[-1].trials
+    assert not first.dropped and second.dropped and np.isnan(second.score)
 
 
 def test_duplicates_cost_no_evaluations(recording):
@@ -249,9 +278,9 @@ def tick(_):
         print("inside a trial", flush=True)
         time.sleep(600)
 
-def progress(done, trials, best):
+def progress(now):
     global finished
-    finished = done
+    finished = now.done
 
 generator, sigmas = MixtureGenerator(), linear_sigmas(12, shift=3.0)
 runs = [record(generator, case, sigmas) for case in (1, 2, 3, 4)]
@@ -285,7 +314,7 @@ def test_a_search_killed_inside_a_trial_goes_on_where_it_stopped(tmp_path, after
     told = []
     starts = [(0, 3, 6, 9), (0, 2, 4, 6)]
     steps, score = search_steps(
-        scorer, 4, 14, starts, storage=str(storage), progress=lambda done, *_: told.append(done)
+        scorer, 4, 14, starts, storage=str(storage), progress=lambda now: told.append(now.done)
     )
     now = stored(storage, scorer, 4)
     assert told == list(range(after + 1, 15))

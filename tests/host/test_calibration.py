@@ -1,5 +1,6 @@
 """Calibration through the nodes: the library's own schedules, on the model as it is, interruptible, and good on new cases."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -304,6 +305,18 @@ def test_a_storage_that_cannot_be_opened_is_refused_at_once(host, demo_small, va
     with forwards(demo_small.model) as sigmas, pytest.raises(Exception, match="cannot be opened"):
         host.run("OTAnchorSearch", model=demo_small.model, vae=vae_of_latents, calibration=calibration, reference=reference,
                  budget=3, storage=str(tmp_path / "no" / "folder.db"))  # fmt: skip
+    assert not sigmas
+
+
+@pytest.mark.parametrize(("package", "inputs"), [("optuna", {}), ("torchmetrics", {}), ("lpips", {"metric": "lpips"})])
+def test_a_package_that_is_missing_is_told_at_once(host, demo_small, vae_of_latents, monkeypatch, package, inputs):
+    reference, calibration, _ = short(host, demo_small)
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with forwards(demo_small.model) as sigmas, pytest.raises(Exception, match=f'run "pip install {package}"'):
+        host.run("OTAnchorSearch", model=demo_small.model, vae=vae_of_latents, calibration=calibration, reference=reference,
+                 budget=3, **inputs)  # fmt: skip
     assert not sigmas
 
 
