@@ -1,9 +1,18 @@
-"""OT Budget Interpolate: the budget slider."""
+"""OT Budget Interpolate: the budget slider, and budgets chosen by a target."""
 
 from comfy_api.latest import io
 
-from ..otcache_core.interpolation import schedule_at
+from ..otcache_core.interpolation import (
+    budget_for_speedup,
+    error_curve,
+    judged_errors,
+    known_schedules,
+    schedule_at,
+    smallest_budget,
+)
 from .schema import OTSchedule, field, schema
+
+BY_HAND, BY_ERROR, BY_SPEEDUP = "by hand", "by error", "by speed-up"
 
 
 class OTBudgetInterpolate(io.ComfyNode):
@@ -15,16 +24,29 @@ class OTBudgetInterpolate(io.ComfyNode):
             node_id="OTBudgetInterpolate",
             display_name="OT Budget Interpolate",
             description="Gives the schedule of any budget: fewer model evaluations are faster, more are closer to the full "
-            "run. Between anchor and reference the schedules were prepared by OT Anchor Search; others are read off the "
-            "Wasserstein geodesic between the two.",
+            "run. The slider gives the budget, or a target error or speed-up chooses it. Between anchor and reference the "
+            "schedules were prepared by OT Anchor Search; others are read off the Wasserstein geodesic between the two.",
             has_intermediate_output=True,  # the strip's data reach the browser although this node saves nothing
             inputs=[
                 field(OTSchedule.Input, "reference", tooltip="The conservative schedule, from OT Reference Schedule or OT Load "
                       "Schedule."),
                 field(OTSchedule.Input, "anchor", tooltip="The schedule of the small budget, from OT Anchor Search or OT Load "
                       "Schedule."),
-                field(io.Int.Input, "budget", default=10, min=1, max=100, display_mode=io.NumberDisplay.slider,
-                      tooltip="Model evaluations in a run. With 50 steps, 10 is up to 5 times faster."),
+                field(io.Int.Input, "budget", default=10, min=1, max=1000, display_mode=io.NumberDisplay.slider,
+                      tooltip="Model evaluations in a run. With 50 steps, 10 is up to 5 times faster; 50 or more run every "
+                      "step. Moving it sets choose to by hand."),
+                # Optional, so that prompts saved before these were added still run.
+                field(io.Combo.Input, "choose", options=[BY_HAND, BY_ERROR, BY_SPEEDUP], default=BY_HAND, optional=True,
+                      tooltip="Where the budget comes from. by hand: the slider. by error: the smallest budget that the "
+                      "calibration expects to keep target_error. by speed-up: the largest budget that is target_speedup times "
+                      "faster."),
+                field(io.Float.Input, "target_error", default=0.03, min=0.0, max=10.0, step=0.0005, round=0.0001,
+                      optional=True, tooltip="For by error: the greatest error to accept, in the metric that the anchor was "
+                      "searched with; the strip and the plot of OT Anchor Search show what each budget has. Where no measured "
+                      "budget is that good, every step is run."),
+                field(io.Float.Input, "target_speedup", default=4.0, min=1.0, max=100.0, step=0.1, round=0.01, optional=True,
+                      tooltip="For by speed-up: how many times fewer model evaluations. With 50 steps, 4 gives 12 "
+                      "evaluations."),
             ],
             outputs=[
                 field(OTSchedule.Output, "schedule", display_name="schedule", tooltip="For OT Cached Sampler or OT Apply "
@@ -35,12 +57,23 @@ class OTBudgetInterpolate(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, reference, anchor, budget) -> io.NodeOutput:
+    def execute(cls, reference, anchor, budget, choose=BY_HAND, target_error=0.03, target_speedup=4.0) -> io.NodeOutput:
         from ..otcache_core.plots import schedule_strips
         from ..otcache_core.strip import budget_strip
         from .pictures import figure_image
 
-        found = schedule_at(reference, anchor, budget)
+        asked = {"budget": budget, "choose": choose, "target_error": target_error, "target_speedup": target_speedup}
+        found = schedule_at(reference, anchor, chosen_budget(reference, anchor, **asked))
         labels = [f"anchor, {anchor.budget}", f"budget {found.budget} of {found.steps}", f"reference, {reference.budget}"]
         plot = figure_image(schedule_strips([anchor, found, reference], labels))
-        return io.NodeOutput(found, plot, ui={"otcache": [budget_strip(reference, anchor, budget)]})
+        return io.NodeOutput(found, plot, ui={"otcache": [budget_strip(reference, anchor, asked)]})
+
+
+def chosen_budget(reference, anchor, budget: int, choose: str, target_error: float, target_speedup: float) -> int:
+    """The budget that the widgets ask for; more than the grid's N steps is N. Raises `OTCacheError` as the rules do."""
+    if choose == BY_ERROR:
+        _, prepared = known_schedules(reference, anchor)
+        return smallest_budget(error_curve(judged_errors(prepared)), reference.steps, target_error)
+    if choose == BY_SPEEDUP:
+        return budget_for_speedup(reference.steps, target_speedup)
+    return min(budget, reference.steps)

@@ -1,24 +1,27 @@
 """What the strips on the nodes draw, as plain numbers for JSON. web/js/otcache/schedule.mjs is the other end."""
 
-from .interpolation import known_schedules
+from .interpolation import error_curve, judged_errors, known_schedules
 from .schedule import Schedule
 
 
-def budget_strip(reference: Schedule, anchor: Schedule, budget: int) -> dict:
-    """All that the browser needs to show any budget as `schedule_at` would choose it.
+def budget_strip(reference: Schedule, anchor: Schedule, asked: dict) -> dict:
+    """All that the browser needs to show any budget as `schedule_at` would choose it, by hand or by a target.
 
-    Sigmas are not rounded: rounding to steps compares distances on this grid. Scores of schedules that had to be re-timed
-    are left out, for they were judged on other steps.
+    asked: the values of the node's widgets in this run, for those that another node gives. Sigmas are not rounded: rounding
+    to steps compares distances on this grid. Scores of schedules that had to be re-timed are left out, for they were judged
+    on other steps.
     """
     inner, prepared = known_schedules(reference, anchor)
+    errors = judged_errors(prepared)
     return {
         "kind": "budget",
-        "budget": budget,
+        "asked": asked,
         "metric": anchor.metric,
         "sigmas": list(reference.sigmas),
         "anchor": list(inner.compute_steps),
         "reference": list(reference.compute_steps),
-        "prepared": {str(s.budget): {"steps": list(s.compute_steps), "score": _rounded(s.score)} for s in prepared},
+        "prepared": {str(s.budget): {"steps": list(s.compute_steps), "score": errors.get(s.budget)} for s in prepared},
+        "curve": [list(point) for point in error_curve(errors)],
     }
 
 

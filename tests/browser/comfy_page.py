@@ -1,20 +1,39 @@
 """ComfyUI's frontend as a person meets it."""
 
 import json
+import time
 
+PATIENCE = 60  # seconds that anything but a run may take on a slow machine
 READY = (
     "window.app && window.app.extensionManager && !window.app.extensionManager.spinner"
-    " && document.querySelector('#graph-canvas')"
+    " && document.querySelector('#graph-canvas') && app.canvas?.graph?.nodes.length"
 )
+STILL = """() => new Promise(resolve => {
+  let before = "", same = 0
+  const look = () => {
+    const elements = [...document.querySelectorAll(".otcache-strip, [data-node-id]")]
+    const boxes = elements.map(element => element.getBoundingClientRect())
+    const now = JSON.stringify([boxes, app.canvas.ds.scale, app.canvas.ds.offset])
+    same = now === before ? same + 1 : 0
+    before = now
+    same >= 6 ? resolve() : requestAnimationFrame(look)
+  }
+  look()
+})"""
 RUN = """seconds => new Promise((resolve, reject) => {
   const { api } = window.comfyAPI.api
   const late = setTimeout(() => reject("no end after " + seconds + " s"), seconds * 1000)
-  const ended = ok => ({ detail }) => { clearTimeout(late); ok ? resolve() : reject(JSON.stringify(detail)) }
+  const ended = ok => ({ detail }) => {
+    clearTimeout(late)
+    ok ? resolve() : reject(`${detail.node_type}: ${detail.exception_message}`)
+  }
   api.addEventListener("execution_success", ended(true), { once: true })
   api.addEventListener("execution_error", ended(false), { once: true })
   document.querySelector("[data-testid=queue-button]").click()
 })"""
-FIND = "window.nodeOf = name => app.canvas.graph.nodes.find(node => node.comfyClass === name)"  # in the graph that is open
+# In the graph that is open; "subgraph" is the node of one.
+FIND = """window.nodeOf = name =>
+  app.canvas.graph.nodes.find(node => name === "subgraph" ? node.subgraph : node.comfyClass === name)"""
 FOCUS = """([name, scale]) => {
   const node = nodeOf(name)
   const { ds } = app.canvas
@@ -23,6 +42,7 @@ FOCUS = """([name, scale]) => {
   ds.offset[1] = 130 / scale - node.pos[1]
   app.canvas.setDirty(true, true)
 }"""
+FRAME = "() => new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
 WIDGET_BOX = """([name, widget]) => {
   const node = nodeOf(name)
   const { y } = node.widgets.find(entry => entry.name === widget)
@@ -30,11 +50,14 @@ WIDGET_BOX = """([name, widget]) => {
   const other = app.canvasPosToClientPos([node.pos[0] + node.size[0] - 15, node.pos[1] + y + 10])
   return [corner[0], corner[1], other[0]]
 }"""
-
+SET = """([name, widget, value]) => {
+  const node = nodeOf(name), entry = node.widgets.find(w => w.name === widget)
+  entry.value = value
+  entry.callback?.(value, app.canvas, node)
+  app.canvas.setDirty(true, true)
+}"""
 TRACK = """handle => {
-  let track = handle
-  while (track.getBoundingClientRect().width < 80) track = track.parentElement
-  const { left, right } = track.getBoundingClientRect()
+  const { left, right } = handle.parentElement.closest("[aria-label=budget]").getBoundingClientRect()
   return [left, right]
 }"""
 
@@ -62,7 +85,24 @@ class Comfy:
     def wait(self):
         """Until the frontend takes input."""
         self.page.wait_for_function(READY, timeout=90_000)
-        self.page.wait_for_timeout(500)
+        self.settle()
+
+    def settle(self):
+        """Until nodes and strips have stood still for some frames."""
+        self.page.evaluate(STILL)
+
+    def eventually(self, check):
+        """Wait until `check()` neither fails an assertion nor is false; then its value, else the last AssertionError."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                found = check()
+                assert found, f"still {found} after {PATIENCE} s"
+                return found
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+            self.page.wait_for_timeout(50)
 
     def close(self):
         self.page.close()
@@ -73,21 +113,22 @@ class Comfy:
         self.page.get_by_text("otcache", exact=True).first.click()
         self.page.get_by_test_id(f"template-workflow-{name}").first.click()
         self.page.wait_for_function("app.canvas.graph.nodes.some(node => node.comfyClass === 'OTBudgetInterpolate')")
-        self.page.wait_for_timeout(500)
+        self.settle()
 
     def load(self, graph: dict, name: str):
         self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
-        self.page.wait_for_timeout(500)
+        self.settle()
 
     def run(self, seconds: float = 300):
         """Press Run and wait for the end."""
+        self.page.get_by_test_id("queue-button").wait_for(timeout=PATIENCE * 1000)
         self.page.evaluate(RUN, seconds)
-        self.page.wait_for_timeout(300)
+        self.settle()
 
     def focus(self, node: str, scale: float = 1.3):
         """Bring a node class's first node to the page's upper left."""
         self.page.evaluate(FOCUS, [node, scale])
-        self.page.wait_for_timeout(400)
+        self.settle()
 
     def strip_on(self, node: str):
         """The strip of a node class's first node (its element)."""
@@ -96,27 +137,58 @@ class Comfy:
         self.page.evaluate(f"name => {{ {element}.dataset.test = name }}", node)
         return self.page.locator(f'.otcache-strip[data-test="{node}"]')
 
-    def budget(self) -> int:
-        return self.page.evaluate(
-            "nodeOf('OTBudgetInterpolate').widgets.find(w => w.name === 'budget').value"
-        )
+    def value(self, widget: str, node: str = "OTBudgetInterpolate"):
+        """A widget's value."""
+        return self.page.evaluate("([name, widget]) => nodeOf(name).widgets.find(w => w.name === widget).value", [node, widget])
 
-    def drag_budget(self, share: float):
-        """Drag the slider with the mouse to a share of its length."""
+    def budget(self) -> int:
+        return self.value("budget")
+
+    def set(self, widget: str, value, node: str = "OTBudgetInterpolate"):
+        """What typing into a widget ends with."""
+        self.page.evaluate(SET, [node, widget, value])
+        self.settle()
+
+    def choose(self, value: str):
+        """In the list of `choose`, with the mouse."""
         self.focus("OTBudgetInterpolate")
+        if self.vue:
+            self.page.locator('[data-node-id] [aria-label="choose"]').first.click()
+            self.page.get_by_role("option", name=value).click()
+        else:
+            left, y, right = self.page.evaluate(WIDGET_BOX, ["OTBudgetInterpolate", "choose"])
+            self.page.mouse.click((left + right) / 2, y)
+            self.page.locator(".litecontextmenu .litemenu-entry", has_text=value).click()
+            self.page.mouse.move(left, y - 300)  # the canvas is drawn anew when the mouse moves
+        self.eventually(lambda: self.value("choose") == value)
+        self.settle()
+
+    def drag_budget(self, share: float, node: str = "OTBudgetInterpolate"):
+        """Drag the slider with the mouse to a share of its length."""
+        self.focus(node)
         if self.vue:
             handle = self.page.locator('[aria-label="budget"] [role=slider]')
             box, (left, right) = handle.bounding_box(), handle.evaluate(TRACK)
             start, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         else:
-            left, y, right = self.page.evaluate(WIDGET_BOX, ["OTBudgetInterpolate", "budget"])
+            left, y, right = self.page.evaluate(WIDGET_BOX, [node, "budget"])
             start = left + 0.1 * (right - left)
         self.page.mouse.move(start, y)
         self.page.mouse.down()
-        for part in (0.3, 0.6, 1.0):
+        for part in (0.01, 0.3, 0.6, 1.0):  # a small step first: Nodes 2.0 drags relative to it
             self.page.mouse.move(start + part * (left + share * (right - left) - start), y)
+            self.page.evaluate(FRAME)
         self.page.mouse.up()
-        self.page.wait_for_timeout(200)
+        self.settle()
+
+    def open_subgraph(self):
+        """The first one of the root graph."""
+        self.page.evaluate("app.canvas.openSubgraph(app.rootGraph.nodes.find(node => node.subgraph).subgraph)")
+        self.settle()
+
+    def open_root(self):
+        self.page.evaluate("app.canvas.setGraph(app.rootGraph)")
+        self.settle()
 
     def documents(self) -> tuple[dict, dict]:
         """The workflow and the prompt as they would be saved and sent."""

@@ -1,9 +1,9 @@
 // @vitest-environment jsdom
 import { beforeAll, beforeEach, describe, expect, it } from "vitest"
-import { allNodes, locatorOf, nodeByPath } from "../../web/js/otcache/graph.mjs"
+import { allNodes, locatorOf, nodeByPath, widgetFor } from "../../web/js/otcache/graph.mjs"
 import { budgetRange, cellFrame, cells, errorPlot, short, sigmaCurve, timeBars } from "../../web/js/otcache/layout.mjs"
-import { TOO_MANY } from "../../web/js/otcache/schedule.mjs"
-import { budgetLabel, errorLabel, factor, runLabels, wordsFor } from "../../web/js/otcache/words.mjs"
+import { BY_ERROR, BY_HAND, BY_SPEEDUP, NOT_CALIBRATED } from "../../web/js/otcache/schedule.mjs"
+import { budgetFoot, budgetLabel, factor, runLabels, wordsFor } from "../../web/js/otcache/words.mjs"
 
 const count = (path) => (path.match(/M/g) ?? []).length
 const numbers = (path) => path.match(/-?[\d.]+/g).map(Number)
@@ -38,35 +38,53 @@ describe("layout", () => {
   })
 
   it("draws the sigma curve falling, with a dot at every computed step", () => {
-    const { curve, dots } = sigmaCurve(even(20), [0, 4, 9], 300)
+    const { curve, dots } = sigmaCurve(even(20), 300)
     const y = numbers(curve).filter((_, i) => i % 2)
     expect(y).toEqual([...y].sort((a, b) => a - b))
-    expect(count(dots)).toBe(3)
+    expect(count(dots([0, 4, 9]))).toBe(3)
   })
 
   const points = [[8, 0.05], [9, 0.04], [10, 0.03], [15, 0.01]]
 
+  const makePlot = (target = null) => errorPlot(points, points, 50, target, 300)
+
   it("marks the budget on the error curve, at the edge where the curve does not reach", () => {
     expect(budgetRange(points, 50)).toEqual([5, 20])
-    const inside = errorPlot(points, 50, 10, 0.03, 300)
-    expect(count(inside.ring)).toBe(1)
-    expect(count(inside.points)).toBe(4)
-    const beyond = errorPlot(points, 50, 45, null, 300)
+    const plot = makePlot()
+    expect(count(plot.points)).toBe(4)
+    expect(count(plot.at(10, 0.03).ring)).toBe(1)
+    const beyond = plot.at(45, null)
     expect(beyond.ring).toBe("")
     expect(Math.max(...numbers(beyond.marker))).toBeLessThanOrEqual(300)
   })
 
   it("labels the first and last judged budget, without overlap", () => {
-    const ticks = errorPlot(points, 50, 10, 0.03, 300).ticks.filter((tick) => tick.anchor === "middle")
+    const ticks = makePlot().ticks.filter((tick) => tick.anchor === "middle")
     expect(ticks[0].text).toBe("8")
     expect(ticks.at(-1).text).toBe("15")
     ticks.slice(1).forEach((tick, i) => expect(tick.x - ticks[i].x).toBeGreaterThanOrEqual(20))
   })
 
+  it("draws the target between the errors that it separates, and inside the plot wherever it is", () => {
+    const height = (target) => numbers(makePlot(target).target)[1]
+    const errors = numbers(makePlot(0.02).line).filter((_, i) => i % 2)
+    expect(height(0.02)).toBeGreaterThan(errors[2])
+    expect(height(0.02)).toBeLessThan(errors[3])
+    for (const target of [0, 1e-9, 0.02, 0.05, 10]) {
+      const plot = makePlot(target)
+      const { y } = plot.ticks.at(-1)
+      expect(plot.ticks.at(-1).text).toBe(`\u2264 ${target}`)
+      expect(height(target) >= 64 && height(target) <= 108 && y >= 64 && y <= 112).toBe(true)
+      expect(Math.min(...numbers(plot.line).filter((_, i) => i % 2))).toBeGreaterThanOrEqual(64)
+    }
+    expect(makePlot().target).toBe("")
+  })
+
   it("draws a curve of one point or of equal errors", () => {
     for (const few of [[[8, 0.05]], [[1, 0.05]], [[8, 0.05], [9, 0.05]]]) {
-      for (const part of Object.values(errorPlot(few, 50, 8, 0.05, 300))) {
-        expect(JSON.stringify(part)).not.toMatch(/NaN|Infinity|null/)
+      const plot = errorPlot(few, few, 50, 0.05, 300)
+      for (const part of [...Object.values(plot), ...Object.values(plot.at(8, 0.05))]) {
+        expect(JSON.stringify(part) ?? "").not.toMatch(/NaN|Infinity|null/)
       }
     }
   })
@@ -86,19 +104,31 @@ describe("layout", () => {
 describe("words", () => {
   const en = wordsFor("en")
 
-  it("says what a budget means", () => {
-    expect(budgetLabel(en, 11, 50)).toBe("11 of 50 evaluations, up to 4.5x")
-    expect(budgetLabel(en, 50, 50)).toBe("50 of 50 evaluations, nothing is skipped")
+  it("says what a budget means, and who chose it", () => {
+    expect(budgetLabel(en, 11, 50, BY_HAND)).toBe("11 of 50 evaluations, up to 4.5x")
+    expect(budgetLabel(en, 50, 50, BY_HAND)).toBe("50 of 50 evaluations, nothing is skipped")
+    expect(budgetLabel(en, 11, 50, BY_ERROR)).toBe("auto: 11 of 50 evaluations, up to 4.5x")
+    expect(budgetLabel(en, 12, 50, BY_SPEEDUP)).toBe("auto: 12 of 50 evaluations, up to 4.2x")
     expect([5, 4.55, 12.5].map(factor)).toEqual(["5", "4.5", "12.5"])
   })
 
+  const say = (found) => budgetFoot(en, {
+    asked: { choose: BY_HAND, budget: 10 }, missed: false, total: 50, metric: "rmse", calibrated: true, error: null, ...found,
+  })
+
   it("claims an error only where there is one", () => {
-    const say = (found) => errorLabel(en, { metric: "rmse", calibrated: true, error: null, ...found })
     expect(say({ error: 0.033456, isMeasured: true })).toBe("error 0.0335 (rmse, measured in calibration)")
     expect(say({ error: 0.02 })).toMatch("between measured budgets")
     expect(say({})).toBe("error not measured at this budget")
     expect(say({ calibrated: false })).toMatch("not known")
     expect(say({ isFull: true })).toMatch("no error")
+  })
+
+  it("says when a target was missed, and when the slider is beyond the steps", () => {
+    const full = { isFull: true, missed: true }
+    expect(say({ ...full, asked: { choose: BY_ERROR, target_error: 0.001 } })).toMatch("no measured budget keeps 0.001")
+    expect(say({ missed: true, asked: { choose: BY_SPEEDUP, target_speedup: 60 } })).toMatch("only 50x")
+    expect(say({ isFull: true, asked: { choose: BY_HAND, budget: 60 } })).toBe("more than the 50 steps: 60 counts as 50")
   })
 
   it("sets measured beside ideal speed-up, and says why a run was computed in full", () => {
@@ -111,12 +141,12 @@ describe("words", () => {
   })
 
   it("speaks Chinese to those who set it, English to all others", () => {
-    expect(budgetLabel(wordsFor("zh-TW"), 10, 50)).toMatch(/[\u4e00-\u9fff]/)
+    expect(budgetLabel(wordsFor("zh-TW"), 10, 50, BY_ERROR)).toMatch(/[\u4e00-\u9fff]/)
     expect([undefined, "fr"].map(wordsFor)).toEqual([en, en])
     const shape = (words) => Object.entries(words).map(([key, value]) => [key, typeof value, value.length]).filter(([, type]) => type === "function")
     expect(shape(wordsFor("zh"))).toEqual(shape(en))
     expect(Object.keys(wordsFor("zh"))).toEqual(Object.keys(en))
-    expect(en[TOO_MANY](60, 50)).toBe("Budget 60 does not fit the 50 steps: choose 1 to 50.")
+    expect(en[NOT_CALIBRATED](50)).toEqual(["No error was measured on these 50 steps", "choose by hand or by speed-up"])
   })
 })
 
@@ -141,33 +171,67 @@ describe("graph", () => {
   })
 })
 
+describe("widgetFor", () => {
+  const makeGraph = (nodes, inputs, links) => {
+    const graph = { id: String(Math.random()), nodes, inputs, getLink: (id) => links[id] }
+    for (const node of nodes) node.graph = graph
+    return graph
+  }
+  const widget = (value) => ({ name: "budget", value })
+  const own = { widgets: [widget(1)], inputs: [{ name: "budget", link: null }] }
+  const promoted = { widgets: [widget(2)], inputs: [{ name: "budget", link: 7 }] }
+  const given = { widgets: [widget(3)], inputs: [{ name: "budget", link: 8 }] }
+  const links = { 7: { origin_id: -10, origin_slot: 1 }, 8: { origin_id: "5", origin_slot: 0 } }
+  const subgraph = makeGraph([own, promoted, given], [{ name: "other" }, { name: "budget_1" }], links)
+  const hosting = (link) => ({ subgraph, widgets: [{ name: "budget_1", value: 4 }], inputs: [{ name: "budget_1", link }] })
+
+  it("is the node's own, the one it was promoted to, or none", () => {
+    const root = makeGraph([hosting(null)], [], {})
+    expect([own, promoted, given].map((node) => widgetFor(node, "budget", root)?.value)).toEqual([1, 4, undefined])
+  })
+
+  it("is none where another node gives the promoted value, or no node shows the subgraph", () => {
+    const root = makeGraph([hosting(8)], [], links)
+    expect(widgetFor(promoted, "budget", root)).toBe(undefined)
+    expect(widgetFor(promoted, "budget", makeGraph([], [], {}))).toBe(undefined)
+  })
+})
+
 describe("the element", () => {
   let Strip
   let strip
   let asked
+  let widgets
   const data = { kind: "budget", budget: 4, metric: "rmse", sigmas: even(10), anchor: [0, 5], reference: [0, 2, 4, 7],
-                 prepared: { 2: { steps: [0, 5], score: 0.1 }, 4: { steps: [0, 2, 4, 7], score: 0.02 } } }
+                 prepared: { 2: { steps: [0, 5], score: 0.1 }, 4: { steps: [0, 2, 4, 7], score: 0.02 } },
+                 curve: [[2, 0.1], [4, 0.02]] }
+  const show = (more) => {
+    Object.assign(widgets, more)
+    strip.show()
+  }
 
   beforeAll(async () => {
-    globalThis.ResizeObserver = class { observe() {} } // jsdom has no layout
-    Object.defineProperty(HTMLElement.prototype, "clientWidth", { value: 300, configurable: true })
+    globalThis.ResizeObserver = class { // jsdom has no layout
+      constructor(callback) { this.callback = callback }
+      observe() { this.callback([{ contentRect: { width: 300 } }]) }
+    }
     ;({ Strip } = await import("../../web/js/otcache/strip.mjs"))
   })
 
   beforeEach(() => {
     asked = []
-    strip = new Strip("budget", wordsFor("en"), (value) => asked.push(value))
+    widgets = { budget: 4, choose: BY_HAND, target_error: 0.02, target_speedup: 4 }
+    strip = new Strip("budget", wordsFor("en"), () => widgets, (value) => asked.push(value))
   })
 
   it("asks for a run before there are data", () => {
-    strip.show(4)
+    strip.show()
     expect(strip.element.classList.contains("empty")).toBe(true)
     expect(strip.element.getAttribute("aria-label")).toMatch("Run once")
   })
 
   it("is a slider to assistive technology", () => {
     strip.take(data)
-    strip.show(4)
     const read = (name) => strip.element.getAttribute(name)
     expect([read("role"), strip.element.tabIndex, read("aria-valuenow"), read("aria-valuemax")]).toEqual(["slider", 0, "4", "10"])
     expect(read("aria-valuetext")).toBe("4 of 10 evaluations, up to 2.5x. error 0.02 (rmse, measured in calibration). The model runs at steps 1, 3, 5, 8.")
@@ -175,7 +239,6 @@ describe("the element", () => {
 
   it("asks for other budgets on keys, never beyond the ends, and leaves shortcuts alone", () => {
     strip.take(data)
-    strip.show(4)
     const press = (key, more) => {
       const event = new KeyboardEvent("keydown", { key, cancelable: true, ...more })
       strip.element.dispatchEvent(event)
@@ -186,16 +249,53 @@ describe("the element", () => {
     expect([press("a"), press("ArrowRight", { ctrlKey: true })]).toEqual([false, false])
   })
 
-  it("says what is wrong with a budget that does not fit, and recovers", () => {
+  it("follows every widget, and marks a target only when it chooses", () => {
     strip.take(data)
-    strip.show(60)
-    expect(strip.label.textContent).toBe("Budget 60 does not fit the 10 steps: choose 1 to 10.")
-    strip.show(3)
-    expect(strip.label.textContent).toBe("3 of 10 evaluations, up to 3.3x")
+    const label = () => strip.label.textContent
+    const target = () => strip.paths.target.getAttribute("d") ?? ""
+    show({ budget: 3 })
+    expect([label(), count(target())]).toEqual(["3 of 10 evaluations, up to 3.3x", 0])
+    show({ choose: BY_ERROR })
+    expect([label(), count(target())]).toEqual(["auto: 4 of 10 evaluations, up to 2.5x", 1])
+    show({ target_error: 0.2 })
+    expect(label()).toBe("auto: 2 of 10 evaluations, up to 5x")
+    show({ choose: BY_SPEEDUP, target_speedup: 3 })
+    expect([label(), count(target())]).toEqual(["auto: 3 of 10 evaluations, up to 3.3x", 0])
+  })
+
+  it("moves from the budget that was chosen when a key is pressed", () => {
+    strip.take(data)
+    show({ choose: BY_SPEEDUP, target_speedup: 5 })
+    strip.element.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }))
+    expect(asked).toEqual([3])
+  })
+
+  it("says that nothing was measured, and recovers", () => {
+    strip.take({ ...data, prepared: {}, curve: [] })
+    show({ choose: BY_ERROR })
+    expect(strip.label.textContent).toMatch("No error was measured")
+    expect(strip.paths.run.getAttribute("d") ?? "").toBe("")
+    show({ choose: BY_HAND })
+    expect(strip.label.textContent).toBe("4 of 10 evaluations, up to 2.5x")
+    expect(strip.foot.textContent).toMatch("not known")
+  })
+
+  it("touches only what changes", async () => {
+    strip.take(data)
+    const changed = []
+    const observer = new MutationObserver((records) => changed.push(...records.map(({ target }) => target.getAttribute?.("class"))))
+    observer.observe(strip.plot, { attributes: true, subtree: true, childList: true, characterData: true })
+    show({ budget: 5 })
+    await Promise.resolve()
+    expect(new Set(changed)).toEqual(new Set(["dots", "skip", "run", "marker", "ring"]))
+    changed.length = 0
+    show({})
+    await Promise.resolve()
+    expect(changed).toEqual([])
   })
 
   it("is a picture of what ran on samplers", () => {
-    const report = new Strip("run", wordsFor("en"), null)
+    const report = new Strip("run", wordsFor("en"))
     report.take({ kind: "run", steps: 4, evaluations: 2, computed: [1, 0, 1, 0], seconds: [1, 0, 1, 0], ideal: 2, measured: 1.9, level: "output", reason: "" })
     expect(report.element.getAttribute("role")).toBe("img")
     expect(report.element.getAttribute("aria-label")).toMatch("2 of 4 evaluations, 2x ideal, 1.9x measured")

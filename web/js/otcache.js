@@ -1,25 +1,41 @@
 // Strips on OTCache's nodes: which steps run the model. Drawn here, kept nowhere: neither in the workflow nor in the prompt.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
-import { allNodes, locatorOf, nodeByPath } from "./otcache/graph.mjs"
+import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
+import { BY_HAND } from "./otcache/schedule.mjs"
 import { heightOf, Strip } from "./otcache/strip.mjs"
 import { wordsFor } from "./otcache/words.mjs"
 
 const KINDS = { OTBudgetInterpolate: "budget", OTCachedSampler: "run", OTApplyCache: "run" }
+const ASKED = ["budget", "choose", "target_error", "target_speedup"] // widgets of OT Budget Interpolate
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const NAME = "otcache_strip"
 const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
 const WIDTH = 320 // of a fresh node: its lines of text fit
+const FIRST_MAX = 100 // of the slider, until the number of steps is known
+const MAX = 1000 // that OT Budget Interpolate takes
 const RECENT = 16 // runs to look through for results after a reload
 
 const strips = new WeakMap() // node -> Strip
-const reports = new Map() // "<workflow>/<path>" -> what OT Apply Cache reported; its node has no outputs of its own to show
+
+/** "<workflow>/<path>" -> what OT Apply Cache reported: its node has no outputs of its own that the server would keep. */
+const reports = {
+  get: (key) => JSON.parse(sessionStorage.getItem(`otcache:${key}`)),
+  set(key, report) {
+    try {
+      sessionStorage.setItem(`otcache:${key}`, JSON.stringify(report))
+    } catch {
+      // full: the report is gone after a reload, as if there had been no run
+    }
+  },
+}
+
+const rootGraph = () => app.rootGraph ?? app.graph
 
 function addStrip(node) {
   const kind = KINDS[node.comfyClass]
-  const budget = node.widgets?.find((widget) => widget.name === "budget")
   const words = wordsFor(app.extensionManager?.setting?.get("Comfy.Locale"))
-  const strip = new Strip(kind, words, kind === "budget" && budget ? (value) => setBudget(node, budget, value) : null)
+  const strip = new Strip(kind, words, () => askedOf(node, strip), (value) => setBudget(node, value))
   strips.set(node, strip)
   const height = heightOf(kind)
   const widget = node.addDOMWidget(NAME, TYPE, strip.element, {
@@ -33,22 +49,22 @@ function addStrip(node) {
   const size = node.computeSize()
   node.setSize([Math.max(node.size[0], size[0], WIDTH), Math.max(node.size[1], size[1])])
 
-  const show = () => kind === "budget" && strip.show(currentBudget(node, budget, strip))
-  if (budget) {
-    const callback = budget.callback
-    budget.callback = function () {
-      const answer = callback?.apply(this, arguments)
-      show()
-      return answer
-    }
-  }
+  if (kind === "budget") followWidgets(node, strip)
   after(node, "onExecuted", (output) => take(node, output))
-  after(node, "onConfigure", show)
-  after(node, "onConnectionsChange", show)
   strip.element.addEventListener("wheel", (event) => {
     if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event) // zoom as elsewhere on a node
   })
-  show()
+}
+
+function followWidgets(node, strip) {
+  for (const name of ASKED) {
+    after(node.widgets.find((widget) => widget.name === name), "callback", () => {
+      if (name === "budget") chooseByHand(node)
+      strip.show()
+    })
+  }
+  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => strip.show())
+  limitBudget(node, FIRST_MAX)
 }
 
 function after(node, name, action) {
@@ -60,17 +76,42 @@ function after(node, name, action) {
   }
 }
 
-function setBudget(node, widget, value) {
-  const { min = 1, max = value } = widget.options ?? {}
-  widget.value = Math.min(Math.max(value, min), max)
-  widget.callback?.(widget.value, app.canvas, node)
+/** Let the slider end at `steps`: beyond them there is nothing. The node itself takes up to `MAX`, and N for more than N. */
+function limitBudget(node, steps) {
+  const widget = widgetFor(node, "budget", rootGraph())
+  const max = Math.min(steps, MAX)
+  if (!widget?.options || widget.options.max === max) return
+  widget.options.max = max
+  widget.disabled = !widget.disabled // Nodes 2.0 reads the options anew only when something else changes
+  widget.disabled = !widget.disabled
+}
+
+function setBudget(node, value) {
+  const widget = widgetFor(node, "budget", rootGraph())
+  if (!widget) return // another node gives it
+  chooseByHand(node)
+  setValue(node, widget, value)
+}
+
+/** Who moves the slider wants its budget. */
+function chooseByHand(node) {
+  const widget = widgetFor(node, "choose", rootGraph())
+  if (widget && widget.value !== BY_HAND) setValue(node, widget, BY_HAND)
+}
+
+function setValue(node, widget, value) {
+  widget.value = value
+  widget.callback?.(value, app.canvas, node)
+  strips.get(node).show() // a promoted widget does not call the node's own
   node.graph?.setDirtyCanvas?.(true, true)
 }
 
-/** The slider's value, or what the last run used when another node gives the budget. */
-function currentBudget(node, widget, strip) {
-  const linked = node.inputs?.some((input) => input.name === "budget" && input.link != null)
-  return linked && strip.data ? strip.data.budget : Number(widget?.value)
+/** What the widgets ask for; where another node gives a value, that of the last run. */
+function askedOf(node, strip) {
+  return Object.fromEntries(ASKED.map((name) => {
+    const widget = widgetFor(node, name, rootGraph())
+    return [name, widget ? widget.value : strip.data?.asked[name]]
+  }))
 }
 
 function take(node, output) {
@@ -78,14 +119,12 @@ function take(node, output) {
   const strip = strips.get(node)
   if (!strip || !data || data.kind !== strip.kind) return
   strip.take(data)
-  if (strip.kind === "budget") {
-    strip.show(currentBudget(node, node.widgets.find((widget) => widget.name === "budget"), strip))
-  }
+  if (strip.kind === "budget") limitBudget(node, strip.cells)
 }
 
 /** Bring back what earlier runs of this workflow gave: from this page, else from the server's history. */
 async function restore() {
-  const root = app.rootGraph ?? app.graph
+  const root = rootGraph()
   const missing = () => [...allNodes(root)].filter(([node]) => strips.has(node) && !strips.get(node).data)
   for (const [node, path] of missing()) take(node, { otcache: [reports.get(`${root.id}/${path}`)] })
   if (!missing().length) return
@@ -99,7 +138,7 @@ async function restore() {
 
 /** While a cached sampler works, its cell is framed on its own strip and on those of the budgets. */
 function showProgress(nodes) {
-  const root = app.rootGraph ?? app.graph
+  const root = rootGraph()
   const states = Object.entries(nodes ?? {}).map(([path, state]) => [nodeByPath(root, state.display_node_id ?? path), state])
   const running = states.find(([node, { state }]) => node?.comfyClass === "OTCachedSampler" && state === "running")
   const cell = running ? running[1].value : -1
@@ -107,7 +146,7 @@ function showProgress(nodes) {
     const strip = strips.get(node)
     if (!strip?.data || !(strip.kind === "budget" || node === running?.[0] || cell < 0)) continue
     const now = running && strip.cells === running[1].max ? cell : -1
-    if (now !== strip.now) strip.show(undefined, now)
+    if (now !== strip.now) strip.show(now)
   }
 }
 
@@ -124,7 +163,7 @@ app.registerExtension({
       api.addEventListener(end, () => showProgress(null))
     }
     api.addEventListener("otcache.run", ({ detail }) => {
-      const root = app.rootGraph ?? app.graph
+      const root = rootGraph()
       reports.set(`${root.id}/${detail.node}`, detail.strip)
       const node = nodeByPath(root, detail.node)
       if (node) take(node, { otcache: [detail.strip] })
@@ -141,7 +180,7 @@ app.registerExtension({
 
   /** Another tab's workflow was opened: the frontend gives back what its nodes sent. */
   onNodeOutputsUpdated(outputs) {
-    const root = app.rootGraph ?? app.graph
+    const root = rootGraph()
     for (const [node] of allNodes(root)) {
       if (strips.has(node)) take(node, outputs[locatorOf(node, root)])
     }

@@ -21,3 +21,18 @@ export function* allNodes(graph, prefix = "") {
     if (node.subgraph) yield* allNodes(node.subgraph, `${prefix}${node.id}:`)
   }
 }
+
+const SUBGRAPH_INPUTS = "-10" // the id of the node that stands for a subgraph's inputs
+
+/**
+ * The widget that gives a node's input its value: its own, or where that was promoted, the one on the subgraph's node.
+ * Undefined when another node gives the value.
+ */
+export function widgetFor(node, name, root) {
+  const { link } = node.inputs?.find((input) => input.name === name) ?? {}
+  if (link == null) return node.widgets?.find((widget) => widget.name === name)
+  const { origin_id, origin_slot } = node.graph?.getLink?.(link) ?? {}
+  if (String(origin_id) !== SUBGRAPH_INPUTS) return undefined
+  const [host] = [...allNodes(root)].find(([other]) => other.subgraph === node.graph) ?? []
+  return host && widgetFor(host, node.graph.inputs[origin_slot].name, root)
+}

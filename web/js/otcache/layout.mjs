@@ -10,6 +10,7 @@ const TICKS = 121
 const TICK_GAP = 20
 const PREDICTED = 0.45 // of a computed cell's height: told apart by height and filling, not by colour alone
 const DOT = 1.8
+const BEYOND = 2 // the error plot reaches so many times below and above what was measured to show a target
 
 const number = (x) => Math.round(x * 100) / 100
 
@@ -49,16 +50,16 @@ export function cellFrame(index, count, width, top = CELLS.top, height = CELLS.h
   return box(SIDE + index * pitch - 1, top - 2, pitch + 2, height + 4)
 }
 
-/** The sigma curve over the cells' centres, and dots where the model runs. */
-export function sigmaCurve(sigmas, steps, width) {
+/** The sigma curve over the cells' centres: its path, and dots(steps), the path of those where the model runs. */
+export function sigmaCurve(sigmas, width) {
   const total = sigmas.length - 1
   const range = sigmas[0] - sigmas[total]
   const pitch = (width - 2 * SIDE) / total
-  const at = (i) => [
+  const spots = sigmas.map((sigma, i) => [
     SIDE + (i + (i < total ? 0.5 : 1)) * pitch,
-    CURVE.top + DOT + (1 - (sigmas[i] - sigmas[total]) / range) * (CURVE.height - 2 * DOT),
-  ]
-  return { curve: line(sigmas.map((_, i) => at(i))), dots: discs(steps.map(at), DOT) }
+    CURVE.top + DOT + (1 - (sigma - sigmas[total]) / range) * (CURVE.height - 2 * DOT),
+  ])
+  return { curve: line(spots), dots: (steps) => discs(steps.map((step) => spots[step]), DOT) }
 }
 
 /** The budgets that the error plot spans: a little more than those judged. */
@@ -69,27 +70,26 @@ export function budgetRange(points, total) {
 }
 
 /**
- * Error against budget, both logarithmic. points: [[budget, error], ...] rising, at least one. error: at `budget`, or null.
- * Returns paths {axis, line, points, marker, ring} and ticks [{x, y, text, anchor}].
+ * Error against budget, both logarithmic. points, curve: measured and expected, [[budget, error], ...] rising, at least one.
+ * target: an error to draw a line at, or null. Returns paths {axis, line, points, target}, ticks [{x, y, text, anchor}], and
+ * at(budget, error or null) -> paths {marker, ring}.
  */
-export function errorPlot(points, total, budget, error, width) {
+export function errorPlot(points, curve, total, target, width) {
   const [low, high] = budgetRange(points, total)
   const scores = points.map(([, score]) => score)
-  const [least, most] = [Math.min(...scores) * 0.85, Math.max(...scores) * 1.15]
+  const [least, most] = [Math.min(...scores), Math.max(...scores)]
+  const aim = target === null ? most : Math.min(Math.max(target, least / BEYOND), most * BEYOND)
+  const [floor, ceiling] = [Math.min(least, aim) * 0.85, Math.max(most, aim) * 1.15]
   const { top, height, left } = ERROR
   const [from, to] = [left, width - SIDE - 6]
   const x = (b) => from + ((Math.log(b) - Math.log(low)) / (Math.log(high) - Math.log(low))) * (to - from)
-  const y = (e) => top + ((Math.log(most) - Math.log(e)) / (Math.log(most) - Math.log(least))) * height
-  const spots = points.map(([b, e]) => [x(b), y(e)])
-  const here = x(Math.min(Math.max(budget, low), high))
+  const y = (e) => top + ((Math.log(ceiling) - Math.log(e)) / (Math.log(ceiling) - Math.log(floor))) * height
   const bottom = top + height
   const ticks = [
-    { x: left - 4, y: y(Math.max(...scores)) + 3, text: short(Math.max(...scores)), anchor: "end" },
-    ...(scores.length > 1
-      ? [{ x: left - 4, y: y(Math.min(...scores)) + 3, text: short(Math.min(...scores)), anchor: "end" }]
-      : []),
+    { x: left - 4, y: y(most) + 3, text: short(most), anchor: "end" },
+    ...(scores.length > 1 ? [{ x: left - 4, y: y(least) + 3, text: short(least), anchor: "end" }] : []),
   ]
-  const last = x(points[points.length - 1][0])
+  const last = x(points.at(-1)[0])
   let free = -Infinity
   for (const [b] of points) {
     if (x(b) < free || (x(b) > last - TICK_GAP && x(b) < last)) continue
@@ -98,12 +98,23 @@ export function errorPlot(points, total, budget, error, width) {
   }
   return {
     axis: line([[left, top], [left, bottom], [to + 6, bottom]]),
-    line: line(spots),
-    points: discs(spots, DOT),
-    marker: line([[here, top - 2], [here, bottom]]),
-    ring: error === null || budget < low || budget > high ? "" : discs([[here, y(error)]], 4),
-    ticks,
+    line: line(curve.map(([b, e]) => [x(b), y(e)])),
+    points: discs(points.map(([b, e]) => [x(b), y(e)]), DOT),
+    target: target === null ? "" : line([[left, y(aim)], [to + 6, y(aim)]]),
+    ticks: target === null ? ticks : [...ticks, targetTick(target, y(aim), left, to + 6)],
+    at: (budget, error) => {
+      const here = x(Math.min(Math.max(budget, low), high))
+      const shown = error !== null && budget >= low && budget <= high
+      return { marker: line([[here, top - 2], [here, bottom]]), ring: shown ? discs([[here, y(error)]], 4) : "" }
+    },
   }
+}
+
+/** The number at a target's line, on the side where the falling curve is not. */
+function targetTick(target, y, left, right) {
+  const text = `\u2264 ${Number(target.toPrecision(3))}`
+  const isHigh = y < ERROR.top + ERROR.height / 2
+  return { x: isHigh ? right : left + 4, y: y < ERROR.top + 10 ? y + 10 : y - 3, text, anchor: isHigh ? "end" : "start" }
 }
 
 /** Time of each evaluation as bars above the cells. */

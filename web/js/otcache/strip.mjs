@@ -1,10 +1,10 @@
-// The element of a strip: built once, afterwards only attributes and texts change.
+// The element of a strip: built once, afterwards only attributes and texts change, and only those that differ.
 import * as layout from "./layout.mjs"
-import { expectedError, judged, scheduleAt } from "./schedule.mjs"
-import { budgetLabel, errorLabel, runLabels } from "./words.mjs"
+import { BY_ERROR, chosenBudget, expectedError, judged, scheduleAt } from "./schedule.mjs"
+import { budgetFoot, budgetLabel, runLabels } from "./words.mjs"
 
 const SVG = "http://www.w3.org/2000/svg"
-const PATHS = ["curve", "dots", "bars", "skip", "run", "now", "axis", "marker", "line", "points", "ring"]
+const PATHS = ["curve", "dots", "bars", "skip", "run", "now", "axis", "target", "marker", "line", "points", "ring"]
 const CHROME = 54 // the lines of text and the padding
 const KEY = '<svg viewBox="0 0 9 10"><path class="run" d="M0 0h8v10h-8z"/></svg>'
 const KEY_SKIP = '<svg class="second" viewBox="0 0 9 10"><path class="skip" d="M.5 2.5h7v5h-7z"/></svg>'
@@ -15,27 +15,32 @@ export function heightOf(kind) {
 }
 
 /**
- * One strip. kind: "budget" (a slider: `setBudget(value)` is called for keys) or "run" (a picture of what ran).
- * words: of words.mjs. `data` is what the node sent, or null; `show` draws it.
+ * One strip. kind: "budget" (a slider) or "run" (a picture of what ran). words: of words.mjs. ask() says what the widgets ask
+ * for (see `chosenBudget`) and is called whenever a budget strip is drawn; setBudget(value) is called for keys.
+ * `data` is what the node sent, or null.
  */
 export class Strip {
-  constructor(kind, words, setBudget) {
+  constructor(kind, words, ask, setBudget) {
     this.kind = kind
     this.words = words
+    this.ask = ask
     this.data = null
-    this.budget = null
+    this.budget = null // as chosen by what is asked
     this.now = -1
-    this.points = []
+    this.width = 0 // of the plot; kept, for asking would make the browser lay out the page
+    this.still = null // what stays while the budget moves
     this.element = document.createElement("div")
     this.element.className = "otcache-strip empty"
     this.element.tabIndex = 0
     this.element.style.minHeight = this.element.style.maxHeight = `${heightOf(kind)}px`
     this.element.setAttribute("role", kind === "budget" ? "slider" : "img")
+    if (kind === "budget") this.element.setAttribute("aria-valuemin", 1)
     this.element.innerHTML =
       '<div class="hint"></div><div class="label"></div><div class="key"></div><div class="foot"></div>'
     const part = (name) => this.element.querySelector(`.${name}`)
     this.label = part("label")
     this.foot = part("foot")
+    for (const line of [this.label, this.foot]) line.append("")
     part("hint").textContent = kind === "budget" ? words.first : words.firstReport
     const [runs, predicted] = words.legend
     part("key").innerHTML = KEY
@@ -47,11 +52,11 @@ export class Strip {
     this.plot.setAttribute("height", kind === "budget" ? layout.BUDGET_HEIGHT : layout.RUN_HEIGHT)
     this.paths = Object.fromEntries(PATHS.map((name) => [name, this.path(name)]))
     this.shapes = {} // as drawn
-    this.ticks = []
+    this.labels = [] // the ticks' elements
     this.element.insertBefore(this.plot, this.foot)
     this.describe(kind === "budget" ? words.first : words.firstReport)
-    if (setBudget) this.element.addEventListener("keydown", (event) => this.key(event, setBudget))
-    new ResizeObserver(() => this.show()).observe(this.element)
+    if (kind === "budget") this.element.addEventListener("keydown", (event) => this.key(event, setBudget))
+    new ResizeObserver(([{ contentRect }]) => this.resize(contentRect.width)).observe(this.element)
   }
 
   path(name) {
@@ -66,60 +71,79 @@ export class Strip {
     return this.data?.kind === "budget" ? this.data.sigmas.length - 1 : (this.data?.computed.length ?? 0)
   }
 
-  /** Take what a node sent. */
+  /** Take what a node sent, and draw it. */
   take(data) {
     this.data = data
-    this.now = -1
-    this.points = data?.kind === "budget" ? judged(data) : []
+    this.still = null
+    this.element.classList.toggle("empty", !data)
+    this.show(-1)
+  }
+
+  resize(width) {
+    this.width = width
+    this.still = null
     this.show()
   }
 
-  /** Draw at `budget`; anything that is left out stays as it was. */
-  show(budget = this.budget, now = this.now) {
-    this.budget = budget
+  /** Draw what is asked for now, with cell `now` framed. */
+  show(now = this.now) {
     this.now = now
-    const width = this.element.clientWidth - 8
-    this.element.classList.toggle("empty", !this.data)
-    if (!this.data || width < 40) return
-    if (this.data.kind === "budget") this.showBudget(width)
-    else this.showRun(width)
+    if (!this.data || this.width < 40) return
+    if (this.data.kind === "budget") this.showBudget()
+    else this.showRun()
   }
 
-  showBudget(width) {
-    const { data, budget, words, points } = this
-    const total = data.sigmas.length - 1
-    const { steps, source, problem } = scheduleAt(data, budget)
-    this.element.setAttribute("aria-valuemin", 1)
-    this.element.setAttribute("aria-valuemax", total)
-    this.element.setAttribute("aria-valuenow", budget)
+  showBudget() {
+    const { data, words, width, cells } = this
+    const asked = this.ask()
+    const chosen = chosenBudget(data, asked)
+    const { steps, source, problem } = chosen.problem ? chosen : scheduleAt(data, chosen.budget)
+    const { sigma, points, plot } = this.background(asked.choose === BY_ERROR ? asked.target_error : null)
+    this.budget = chosen.budget ?? asked.budget
+    this.element.setAttribute("aria-valuemax", cells)
+    this.element.setAttribute("aria-valuenow", this.budget)
     if (problem) {
-      this.draw({ ...layout.cells(new Array(total).fill(false), width), ...layout.sigmaCurve(data.sigmas, [], width) })
-      this.write(words[problem](budget, total), "")
+      this.draw({ ...layout.cells(new Array(cells).fill(false), width), curve: sigma.curve })
+      this.write(...words[problem](cells))
       return
     }
-    const computed = new Array(total).fill(false)
+    const computed = new Array(cells).fill(false)
     for (const step of steps) computed[step] = true
-    const error = expectedError(points, budget)
-    const isMeasured = source !== "full" && points.some(([at]) => at === budget)
-    const plot = points.length ? layout.errorPlot(points, total, budget, error, width) : {}
+    const isMeasured = points.some(([at]) => at === this.budget)
+    const error = isMeasured ? data.prepared[this.budget].score : expectedError(data.curve, this.budget)
     this.draw({
       ...layout.cells(computed, width),
-      ...layout.sigmaCurve(data.sigmas, steps, width),
-      now: layout.cellFrame(this.now, total, width),
+      curve: sigma.curve,
+      dots: sigma.dots(steps),
+      now: layout.cellFrame(this.now, cells, width),
       ...plot,
+      ...plot?.at(this.budget, error),
     })
-    const foot = errorLabel(words, {
-      error, isMeasured, isFull: source === "full", metric: data.metric, calibrated: points.length > 0,
+    const foot = budgetFoot(words, {
+      asked, missed: chosen.missed, total: cells, error, isMeasured, isFull: source === "full", metric: data.metric,
+      calibrated: points.length > 0,
     })
-    this.write(budgetLabel(words, budget, total), foot, words.steps(steps.map((step) => step + 1).join(", ")))
+    const list = steps.map((step) => step + 1).join(words.and)
+    this.write(budgetLabel(words, this.budget, cells, asked.choose), foot, words.steps(list))
   }
 
-  showRun(width) {
+  /** What stays while the budget moves: the sigma curve, the judged points and the error plot. */
+  background(target) {
+    if (this.still?.target !== target) {
+      const { data, width, cells } = this
+      const points = judged(data)
+      const plot = points.length ? layout.errorPlot(points, data.curve, cells, target, width) : undefined
+      this.still = { target, points, plot, sigma: layout.sigmaCurve(data.sigmas, width) }
+    }
+    return this.still
+  }
+
+  showRun() {
     const { head, foot } = runLabels(this.words, this.data)
     this.draw({
-      ...layout.cells(this.data.computed, width),
-      bars: layout.timeBars(this.data.seconds, width),
-      now: layout.cellFrame(this.now, this.data.computed.length, width),
+      ...layout.cells(this.data.computed, this.width),
+      bars: layout.timeBars(this.data.seconds, this.width),
+      now: layout.cellFrame(this.now, this.cells, this.width),
     })
     this.write(head, foot)
   }
@@ -127,27 +151,31 @@ export class Strip {
   draw(shapes) {
     for (const name of PATHS) {
       const shape = shapes[name] ?? ""
-      if (shape !== this.shapes[name]) this.paths[name].setAttribute("d", shape)
-      this.shapes[name] = shape
+      if (shape !== (this.shapes[name] ?? "")) this.paths[name].setAttribute("d", shape)
     }
-    const ticks = shapes.ticks ?? []
-    while (this.ticks.length < ticks.length) {
-      this.ticks.push(this.plot.appendChild(document.createElementNS(SVG, "text")))
+    if (shapes.ticks !== this.shapes.ticks) this.drawTicks(shapes.ticks ?? [])
+    this.shapes = shapes
+  }
+
+  drawTicks(ticks) {
+    while (this.labels.length < ticks.length) {
+      this.labels.push(this.plot.appendChild(document.createElementNS(SVG, "text")))
     }
-    this.ticks.forEach((text, i) => {
-      text.textContent = ticks[i]?.text ?? ""
+    this.labels.forEach((label, i) => {
+      label.textContent = ticks[i]?.text ?? ""
       if (!ticks[i]) return
-      text.setAttribute("x", ticks[i].x)
-      text.setAttribute("y", ticks[i].y)
-      text.setAttribute("text-anchor", ticks[i].anchor)
+      label.setAttribute("x", ticks[i].x)
+      label.setAttribute("y", ticks[i].y)
+      label.setAttribute("text-anchor", ticks[i].anchor)
     })
   }
 
   write(label, foot, more = "") {
-    this.label.textContent = label
-    this.foot.textContent = foot
-    this.label.title = label // where the node is too narrow for it
-    this.foot.title = foot
+    for (const [part, text] of [[this.label, label], [this.foot, foot]]) {
+      if (part.title === text) continue
+      part.firstChild.data = text // a new text node would make the browser match the page's rules about children again
+      part.title = text // where the node is too narrow for it
+    }
     this.describe([label, foot, more].filter(Boolean).join(". "))
   }
 
@@ -157,12 +185,12 @@ export class Strip {
   }
 
   key(event, setBudget) {
-    const total = this.data ? this.data.sigmas.length - 1 : Infinity
+    const total = this.data ? this.cells : Infinity
     const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 5, PageDown: -5, Home: -Infinity, End: Infinity }
     const step = steps[event.key]
     if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return
     event.preventDefault()
     event.stopPropagation() // ComfyUI's own arrow keys move nodes
-    setBudget(Math.min(Math.max(this.budget + step, 1), total))
+    setBudget(Math.min(Math.max((this.budget ?? this.ask().budget) + step, 1), total))
   }
 }

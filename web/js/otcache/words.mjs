@@ -1,5 +1,5 @@
 // All sentences of the strips, in English and Chinese.
-import { ANCHOR_NOT_BELOW, TOO_MANY } from "./schedule.mjs"
+import { ANCHOR_NOT_BELOW, BY_ERROR, BY_HAND, BY_SPEEDUP, NOT_CALIBRATED } from "./schedule.mjs"
 
 const en = {
   name: "Budget strip",
@@ -20,8 +20,12 @@ const en = {
   inFull: (why) => `computed in full: ${why}`,
   first: "Run once: the strip then shows which steps run the model, and the error to expect.",
   firstReport: "After a run, this strip shows what was computed and how much faster it was.",
-  [TOO_MANY]: (b, n) => `Budget ${b} does not fit the ${n} steps: choose 1 to ${n}.`,
-  [ANCHOR_NOT_BELOW]: () => "The anchor's budget must be below the reference's: connect another anchor.",
+  auto: (label) => `auto: ${label}`,
+  notThatGood: (e) => `no measured budget keeps ${e}: every step is run`,
+  notThatFast: (n) => `even one evaluation is only ${n}x faster`,
+  beyond: (b, n) => `more than the ${n} steps: ${b} counts as ${n}`,
+  [NOT_CALIBRATED]: (n) => [`No error was measured on these ${n} steps`, "choose by hand or by speed-up"],
+  [ANCHOR_NOT_BELOW]: () => ["The anchor's budget is not below the reference's", "connect another anchor"],
   steps: (list) => `The model runs at steps ${list}.`,
   and: ", ",
 }
@@ -45,8 +49,12 @@ const zh = {
   inFull: (why) => `全部计算：${why}`,
   first: "先运行一次：此处将显示哪些步运行模型，以及预期误差。",
   firstReport: "运行后，此处显示计算了哪些步以及加速多少。",
-  [TOO_MANY]: (b, n) => `预算 ${b} 超出 ${n} 步：请选择 1 到 ${n}。`,
-  [ANCHOR_NOT_BELOW]: () => "锚点的预算必须小于参考的预算：请连接另一个锚点。",
+  auto: (label) => `自动：${label}`,
+  notThatGood: (e) => `没有测得误差不超过 ${e} 的预算：运行所有步`,
+  notThatFast: (n) => `只计算 1 次也只快 ${n} 倍`,
+  beyond: (b, n) => `超过 ${n} 步：${b} 按 ${n} 计`,
+  [NOT_CALIBRATED]: (n) => [`这 ${n} 步上没有测得误差`, "请选择 by hand（手动）或 by speed-up（按加速）"],
+  [ANCHOR_NOT_BELOW]: () => ["锚点的预算不小于参考的预算", "请连接另一个锚点"],
   steps: (list) => `模型运行于第 ${list} 步。`,
   and: "，",
 }
@@ -61,14 +69,20 @@ export function factor(value) {
   return String(Number(value.toFixed(1)))
 }
 
-/** The line above a budget strip. */
-export function budgetLabel(words, budget, total) {
+/** The line above a budget strip. choose: what chose the budget. */
+export function budgetLabel(words, budget, total, choose) {
   const gain = budget === total ? words.nothing : words.upTo(factor(total / budget))
-  return words.evaluations(budget, total) + words.and + gain
+  const label = words.evaluations(budget, total) + words.and + gain
+  return choose === BY_ERROR || choose === BY_SPEEDUP ? words.auto(label) : label
 }
 
-/** The line below it. error: a number or null; isMeasured: whether the calibration judged this budget itself. */
-export function errorLabel(words, { error, isMeasured, isFull, metric, calibrated }) {
+/**
+ * The line below it. error: a number or null; isMeasured: whether the calibration judged this budget itself; missed: whether
+ * the target was not met.
+ */
+export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, calibrated }) {
+  if (missed) return asked.choose === BY_ERROR ? words.notThatGood(asked.target_error) : words.notThatFast(total)
+  if (asked.choose === BY_HAND && asked.budget > total) return words.beyond(asked.budget, total)
   if (isFull) return words.fullError
   if (!calibrated) return words.noCalibration
   if (error === null) return words.unknownError

@@ -1,0 +1,37 @@
+"""What the tests of the strips share."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).resolve().parents[2] / "example_workflows" / "otcache_demo.json"
+NODE, SAMPLER = "OTBudgetInterpolate", "OTCachedSampler"
+MODES = pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
+CELL = re.compile(r"M[-\d.]+ [-\d.]+h")
+INPUTS = {"reference", "anchor", "budget", "choose", "target_error", "target_speedup"}
+TO_SUBGRAPH = """() => {
+  app.canvas.deselectAll()
+  app.canvas.select(nodeOf("OTBudgetInterpolate"))
+  return app.extensionManager.command.execute("Comfy.Graph.ConvertToSubgraph")
+}"""
+
+
+def cells(strip, kind):
+    """How many cells of a kind ("run" or "skip") a strip shows."""
+    return len(CELL.findall(strip.locator(f".plot path.{kind}").get_attribute("d")))
+
+
+def shows(strip, budget, steps=50, by=""):
+    assert strip.locator(".label").inner_text().startswith(f"{by}{budget} of {steps} evaluations, up to ")
+    assert (cells(strip, "run"), cells(strip, "skip")) == (budget, steps - budget)
+    return True
+
+
+def demo(widgets=None):
+    """The demo workflow; widgets: other values on OT Budget Interpolate."""
+    workflow = json.loads(DEMO.read_text(encoding="utf-8"))
+    if widgets is not None:
+        next(node for node in workflow["nodes"] if node["type"] == NODE)["widgets_values"] = widgets
+    return workflow
