@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from statistics import median
 
 FEW_STEPS = 12
+CHANGED = "conditionings, LoRA strengths, context windows or sizes changed in mid-run"
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,8 @@ class Report:
 
     steps: N. evaluations: model evaluations made. asked: evaluations that the sampler asked for. level: "output" or "blocks",
     as used. reason: why every step was computed, or "". level_reason: why "blocks" could not be used, or "".
-    seconds: time of each evaluation asked for until the next one began; computed: which of them were made.
+    extra: evaluations made on steps that the schedule skips. seconds: time of each evaluation asked for until the next one
+    began; computed: which of them were made.
     """
 
     steps: int
@@ -21,6 +23,7 @@ class Report:
     level: str
     reason: str = ""
     level_reason: str = ""
+    extra: int = 0
     seconds: tuple[float, ...] = ()
     computed: tuple[bool, ...] = ()
 
@@ -58,6 +61,8 @@ class Report:
                 speed += f", {self.measured_speedup:.2f}x measured"
             parts.append(speed)
             parts.append("transformer blocks reused" if self.level == "blocks" else "model output reused")
+        if self.extra:
+            parts.append(f"{self.extra} more than scheduled, since {CHANGED}")
         if self.level_reason:
             parts.append(f"blocks could not be reused: {self.level_reason}")
         if self.steps <= FEW_STEPS and self.evaluations < self.asked:

@@ -42,22 +42,25 @@ class HostRun:
             self.blocks = None if self.level_reason else BlockReuse()
         self._level = "blocks" if level == "blocks" and not self.level_reason else "output"
         self._ranges = None
+        self._hooked: list[tuple] = []
         self._situation = None
         self._observed = -1
         self._times: list[float] = []
         self._computed: list[bool] = []
+        self._extra = 0
 
-    def predict_noise(self, executor, x, timestep, *args, **kwargs):
+    def predict_noise(self, executor, x, timestep, model_options, *args, **kwargs):
         """The guided denoised latent at `x`: the model's own, or predicted. The PREDICT_NOISE wrapper of a run."""
         sigma = float(timestep[0])  # the one wait for the device
         self._times.append(perf_counter())
         self._computed.append(True)
         if not self._skips or sigma <= 0:
-            return executor(x, timestep, *args, **kwargs)
+            return executor(x, timestep, model_options, *args, **kwargs)
         if self._ranges is None:
             self._look_at_conds()
-        # With another latent or other conditionings in use, older evaluations no longer apply.
-        situation = (x.shape, x.dtype, x.device, *(start >= sigma >= end for start, end in self._ranges))
+        # With another latent, other conditionings in use or hooks of another strength, older evaluations no longer apply.
+        in_use = [start >= sigma >= end for start, end in self._ranges]
+        situation = (x.shape, x.dtype, x.device, *in_use, *self._strengths(timestep, sigma, model_options))
         if situation != self._situation:
             self._situation, self._observed = situation, -1
             self.cached.forget()
@@ -67,11 +70,11 @@ class HostRun:
         if self.cached.computes(step) or not self.cached.can_predict:
             if self.blocks:
                 self.blocks.capture()
-            denoised = executor(x, timestep, *args, **kwargs)
+            denoised = executor(x, timestep, model_options, *args, **kwargs)
             self._check_blocks()
         elif self.blocks:
             self.blocks.replay()
-            denoised = executor(x, timestep, *args, **kwargs)
+            denoised = executor(x, timestep, model_options, *args, **kwargs)
             if not self.blocks.missed:
                 self._computed[-1] = False
                 return denoised
@@ -79,6 +82,7 @@ class HostRun:
         else:
             self._computed[-1] = False
             return x.sub(self.cached.predict(step, sigma), alpha=sigma)
+        self._extra += not self.cached.computes(step)
         if on_grid or step != self._observed:
             self._observed = step
             self.cached.observe(step, torch.sub(x, denoised).div_(sigma))
@@ -92,6 +96,7 @@ class HostRun:
             steps=self.steps,
             evaluations=sum(self._computed),
             asked=len(self._computed),
+            extra=self._extra,
             level=self._level,
             reason=self.reason,
             level_reason=self.level_reason,
@@ -118,9 +123,22 @@ class HostRun:
 
     def _look_at_conds(self) -> None:
         # Not before the first evaluation: percents become sigmas once the model is loaded.
-        self._ranges = time_ranges(self.guider.conds)
-        if self.blocks and any("control" in cond for group in self.guider.conds.values() for cond in group or ()):
+        conds = [cond for group in self.guider.conds.values() for cond in group or ()]
+        self._ranges = time_ranges(conds)
+        self._hooked = [(cond["hooks"], *time_range(cond)) for cond in conds if cond.get("hooks")]
+        if self.blocks and any("control" in cond for cond in conds):
             self._leave_blocks("a ControlNet is applied, which would have to run on every skipped step")
+
+    def _strengths(self, timestep, sigma: float, model_options: dict) -> list[float]:
+        """The strengths of the hooks at this evaluation.
+
+        Moves their keyframes on as ComfyUI does in an evaluation, since keyframes may last a number of those.
+        """
+        for hooks, start, end in self._hooked:
+            if start >= sigma >= end:
+                patcher = self.guider.inner_model.current_patcher
+                patcher.prepare_hook_patches_current_keyframe(timestep, hooks, model_options)
+        return [hook.strength for hooks, *_ in self._hooked for hook in hooks.hooks]
 
 
 def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
@@ -138,11 +156,16 @@ def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
     return retime(schedule, sigmas)
 
 
-def time_ranges(conds: dict[str, list[dict]]) -> list[tuple[float, float]]:
+def time_range(cond: dict) -> tuple[float, float]:
+    """(first, last) sigma at which a conditioning is in use."""
+    return float(cond.get("timestep_start", inf)), float(cond.get("timestep_end", -inf))
+
+
+def time_ranges(conds: list[dict]) -> list[tuple[float, float]]:
     """(first, last) sigma of every conditioning and ControlNet that is not in use all the time."""
     ranges = []
-    for cond in (cond for group in conds.values() for cond in group or ()):
-        ranges.append((float(cond.get("timestep_start", inf)), float(cond.get("timestep_end", -inf))))
+    for cond in conds:
+        ranges.append(time_range(cond))
         control = cond.get("control")
         while control is not None:
             ranges.append(tuple(map(float, getattr(control, "timestep_range", None) or (inf, -inf))))

@@ -139,3 +139,41 @@ def two_experts(host, level: str, switch: int = STEPS // 2) -> Cell:
         ours = flat(sample(*(cached.model for cached in halves)))
     runs = (len(set(a)) + len(set(b)) for a, b in zip(before, after, strict=True))
     return cell(core, exact, ours, halves[0].reports + halves[1].reports, *runs)
+
+
+def compiled(host, case, level: str, first: str) -> Cell:
+    """A FLUX-style model that core's TorchCompileModel has compiled before ("compile") or after the schedule was put on it.
+
+    It is compared with the compiled model without a schedule. Evaluations are counted just outside the network: hooks inside
+    would be compiled as well.
+    """
+    made = []
+
+    def count(apply, inputs):
+        made.append(float(inputs["timestep"][0]))
+        return apply(inputs["input"], inputs["timestep"], **inputs["c"])
+
+    counting = case.model.clone()
+    counting.set_model_unet_function_wrapper(count)
+    counting.cached_patcher_init = (rebuilt, (counting.model,))  # as loaders set it: the node builds the model anew
+
+    def by_core(model):
+        return host.run("TorchCompileModel", model=model, backend="inductor")[0]
+
+    def run(budget):
+        schedule = own_schedule(host, case.model, budget)
+        cached = Cached(host, by_core(counting) if first == "compile" else counting, schedule, level)
+        made.clear()
+        samples = flat(ksampler(host, case, cached.model if first == "compile" else by_core(cached.model)))
+        return samples, cached.reports
+
+    core = flat(ksampler(host, case, by_core(counting)))
+    exact = bool((run(STEPS)[0] == core).all())
+    return cell(core, exact, *run(BUDGET), len(set(made)), 0, 0)
+
+
+def rebuilt(model, disable_dynamic=True):
+    import comfy.model_management as management
+    import comfy.model_patcher
+
+    return comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), management.unet_offload_device())

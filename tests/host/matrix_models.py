@@ -4,7 +4,7 @@ Detection from a file asks for full-size layers, so the classes of `comfy.suppor
 """
 
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 
 TOKENS = 5  # of every prompt
@@ -76,6 +76,16 @@ MODELS = {
         (1, 16, 8, 8),
         pooled=16,
         params="comfy.ldm.chroma.model:ChromaParams",
+    ),
+    "Chroma Radiance": Tiny(
+        "ChromaRadiance",
+        FLUX | {"image_model": "chroma_radiance", "in_channels": 3, "out_channels": 3, "in_dim": 64, "out_dim": 64,
+                "hidden_dim": 64, "n_layers": 1, "guidance_embed": False, "patch_size": 8, "nerf_hidden_size": 16,
+                "nerf_mlp_ratio": 2, "nerf_depth": 1, "nerf_max_freqs": 4, "nerf_tile_size": 0,
+                "nerf_final_head_type": "conv", "nerf_embedder_dtype": None, "use_x0": False, "use_sequential_txt_ids": True},
+        (1, 3, 32, 32),
+        pooled=16,
+        params="comfy.ldm.chroma_radiance.model:ChromaRadianceParams",
     ),
     "Qwen-Image": Tiny(
         "QwenImage",
@@ -201,7 +211,7 @@ def build(tiny: Tiny, seed: int = 5) -> SimpleNamespace | None:
     config = dict(tiny.config)
     if tiny.params:
         module, name = tiny.params.split(":")
-        known = getattr(importlib.import_module(module), name).__annotations__
+        known = {one.name for one in fields(getattr(importlib.import_module(module), name))}
         config = {name: value for name, value in config.items() if name in known or name == "image_model"}
     settings = cls(config)
     settings.set_inference_dtype(torch.float32, None)

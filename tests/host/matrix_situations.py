@@ -15,14 +15,15 @@ from sampling import ksampler
 class Situation:
     """model: in `matrix_models.MODELS`. steps: of the whole grid of which `run` makes all or a part.
 
-    evaluations: with one evaluation a step, where a third of the grid is computed.
-    no_blocks: the report's reason when blocks cannot be reused here, or "".
+    evaluations: with one evaluation a step, where a third of the grid is computed; with_blocks: likewise when blocks are
+    reused, if that differs. no_blocks: the report's reason when blocks cannot be reused here, or "".
     """
 
     run: Callable
     model: str = "FLUX.1"
     steps: int = STEPS
     evaluations: int = BUDGET
+    with_blocks: int | None = None
     no_blocks: str = ""
 
 
@@ -114,42 +115,100 @@ def mixed_prompts(host, case, model, sampler):
     return plain(host, case, model, sampler, positive=[[torch.cat([one, other]), both]], latent_image=latent)
 
 
-def windows(host, case, model, sampler):
-    widgets = {"context_length": 8, "context_overlap": 4, "dim": 2, "context_schedule": "standard_static"}
-    if "causal_window_fix" in host.defaults("ContextWindowsManual"):  # not before 0.25
-        widgets["causal_window_fix"] = False
-    model, = host.run("ContextWindowsManual", model=model, **widgets)
-    return plain(host, case, model, sampler, latent_image={"samples": torch.zeros(1, 16, 12, 8)})
+def windows(kind, **widgets):
+    """Windows of four frames on a video of eight, two of them shared."""
+
+    def run(host, case, model, sampler):
+        chosen = {"context_length": 4, "context_overlap": 2, "dim": 2, "context_schedule": kind} | widgets
+        if "causal_window_fix" in host.defaults("ContextWindowsManual"):  # not before 0.25
+            chosen["causal_window_fix"] = False
+        model, = host.run("ContextWindowsManual", model=model, **chosen)
+        return plain(host, case, model, sampler, latent_image={"samples": torch.zeros(1, 16, 8, 4, 4)})
+
+    return run
 
 
-def lora_hook(host, case, model, sampler):
-    """A LoRA that holds for the positive prompt only."""
-    import comfy.hooks
+def lora_hook(*keyframes):
+    """A LoRA that holds for the positive prompt only; keyframes: (strength, percent at which it begins)."""
 
-    weight = "double_blocks.0.img_mlp.0"
-    rows, columns = model.model.diffusion_model.double_blocks[0].img_mlp[0].weight.shape
-    lora = {f"diffusion_model.{weight}.lora_A.weight": randn(4, columns, seed=9) * 0.3,
-            f"diffusion_model.{weight}.lora_B.weight": randn(rows, 4, seed=10) * 0.3}  # fmt: skip
-    hooks = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
-    return plain(host, case, model, sampler, positive=comfy.hooks.set_hooks_for_conditioning(case.positive, hooks))
+    def run(host, case, model, sampler):
+        import comfy.hooks
+
+        weight = "double_blocks.0.img_mlp.0"
+        rows, columns = model.model.diffusion_model.double_blocks[0].img_mlp[0].weight.shape
+        lora = {f"diffusion_model.{weight}.lora_A.weight": randn(4, columns, seed=9) * 0.3,
+                f"diffusion_model.{weight}.lora_B.weight": randn(rows, 4, seed=10) * 0.3}  # fmt: skip
+        hooks, frames = comfy.hooks.create_hook_lora(lora, 1.0, 0.0), comfy.hooks.HookKeyframeGroup()
+        for strength, start in keyframes:
+            frames.add(comfy.hooks.HookKeyframe(strength, start))
+        hooks.set_keyframes_on_hooks(frames)
+        return plain(host, case, model, sampler, positive=comfy.hooks.set_hooks_for_conditioning(case.positive, hooks))
+
+    return run
 
 
-def controlnet(host, case, model, sampler):
-    """A real ControlNet of the UNet's shape, with random weights."""
+def unet_control(case):
+    """A real ControlNet of the UNet's shape."""
     import comfy.cldm.cldm
-    import comfy.controlnet
-    import comfy.model_management as management
-    from matrix_models import UNET, fill
+    from matrix_models import UNET
 
     settings = {name: value for name, value in UNET.items() if name not in ("out_channels", "transformer_depth_output")}
-    network = comfy.cldm.cldm.ControlNet(**settings, hint_channels=3, dtype=torch.float32).eval()
-    fill(network, torch.Generator().manual_seed(8), 1.0)
-    network = comfy.controlnet.ControlNet(network, load_device=management.get_torch_device())
-    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(4))
-    positive, negative = host.run("ControlNetApplyAdvanced", positive=case.positive, negative=case.negative,
-                                  control_net=network, image=image, strength=1.0, start_percent=0.0,
-                                  end_percent=1.0)[:2]  # fmt: skip
-    return plain(host, case, model, sampler, positive=positive, negative=negative)
+    return comfy.cldm.cldm.ControlNet(**settings, hint_channels=3, dtype=torch.float32), ["y"]
+
+
+def flux_control(case):
+    """A real ControlNet of FLUX's shape, as XLabs' are."""
+    import comfy.ldm.flux.controlnet
+    import comfy.ops
+
+    settings = case.model.model.model_config.unet_config | {"operations": comfy.ops.manual_cast}
+    return comfy.ldm.flux.controlnet.ControlNetFlux(**settings), ["y", "guidance"]
+
+
+def controlnet(make, **widgets):
+    """With the network that `make` gives, in random weights."""
+
+    def run(host, case, model, sampler):
+        import comfy.controlnet
+        import comfy.model_management as management
+        from matrix_models import fill
+
+        network, conds = make(case)
+        fill(network.eval(), torch.Generator().manual_seed(8), 1.0)
+        network = comfy.controlnet.ControlNet(network, load_device=management.get_torch_device(), extra_conds=conds)
+        image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(4))
+        positive, negative = host.run("ControlNetApplyAdvanced", positive=case.positive, negative=case.negative,
+                                      control_net=network, image=image, **widgets)[:2]  # fmt: skip
+        return plain(host, case, model, sampler, positive=positive, negative=negative)
+
+    return run
+
+
+def reference(host, case, model, sampler):
+    """A picture to edit, as FLUX Kontext takes it: more tokens in every block."""
+    positive, = host.run("ReferenceLatent", conditioning=case.positive, latent=picture(case))
+    return plain(host, case, model, sampler, positive=positive)
+
+
+def previews(host, case, model, sampler):
+    """The picture that ComfyUI shows at every step has to be there."""
+    import comfy.utils
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    method, hook, sizes = args.preview_method, comfy.utils.PROGRESS_BAR_HOOK, []
+
+    def keep(value, total, preview, **_):
+        sizes.append(preview[1].size)
+
+    args.preview_method = LatentPreviewMethod.Latent2RGB
+    comfy.utils.set_progress_bar_global_hook(keep)
+    try:
+        samples = plain(host, case, model, sampler)
+    finally:
+        args.preview_method = method
+        comfy.utils.set_progress_bar_global_hook(hook)
+    assert set(sizes) == {(8, 8)}, sizes
+    return samples
 
 
 def cell_of(host, case, name: str, level: str, sampler: str):
@@ -159,14 +218,24 @@ def cell_of(host, case, name: str, level: str, sampler: str):
                    situation.steps * BUDGET // STEPS)  # fmt: skip
 
 
+ALL_TIME = {"start_percent": 0.0, "end_percent": 1.0}
+CONTROL = "a ControlNet is applied"
 SITUATIONS = {
     "CFG 4": Situation(plain),
     "CFG 1": Situation(lambda *a: plain(*a, cfg=1.0)),
+    **{f"scheduler {name}": Situation(lambda *a, name=name: plain(*a, scheduler=name))
+       for name in ("sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "linear_quadratic",
+                    "kl_optimal")},
+    "shift 3": Situation(patched("ModelSamplingSD3", shift=3.0)),
+    "FLUX shift": Situation(patched("ModelSamplingFlux", max_shift=1.15, base_shift=0.5, width=1024, height=1024)),
+    "4 steps": Situation(lambda *a: plain(*a, steps=4, cfg=1.0), steps=6, evaluations=2),
     "denoise 0.5": Situation(half_denoise, steps=2 * STEPS),
     "steps 3 to 9": Situation(middle_steps, evaluations=2),
     "SplitSigmas": Situation(lambda *a: custom(*a, parts=6)),
+    "previews": Situation(previews),
     "inpainting": Situation(inpainting),
     "DifferentialDiffusion": Situation(differential),
+    "BasicGuider": Situation(guided("BasicGuider", conditioning="positive")),
     "DualCFG": Situation(guided("DualCFGGuider", cond1="positive", cond2="negative", negative="negative", style="regular")),
     "DualCFG nested": Situation(guided("DualCFGGuider", cond1="positive", cond2="negative", negative="negative", cfg_conds=2.0,
                                        style="nested")),
@@ -175,13 +244,18 @@ SITUATIONS = {
     "RescaleCFG": Situation(patched("RescaleCFG")),
     "APG": Situation(patched("APG")),
     "CFGZeroStar": Situation(patched("CFGZeroStar")),
-    "SkipLayerGuidance": Situation(patched("SkipLayerGuidanceDiT", double_layers="0", single_layers="", start_percent=0.0,
-                                           end_percent=1.0)),
+    "SkipLayerGuidance": Situation(patched("SkipLayerGuidanceDiT", double_layers="0", single_layers="", **ALL_TIME)),
     "PAG": Situation(patched("PerturbedAttentionGuidance"), "SD 1.5", no_blocks="no replaceable transformer blocks"),
     "time ranges": Situation(time_ranges, evaluations=5),
     "area": Situation(area),
     "batch of two prompts": Situation(mixed_prompts),
-    "context windows": Situation(windows),
-    "LoRA hook": Situation(lora_hook),
-    "ControlNet": Situation(controlnet, "SD 1.5", no_blocks="a ControlNet is applied"),
+    "reference latent": Situation(reference),
+    "context windows": Situation(windows("standard_static"), "Wan 2.1 t2v"),
+    "looped context windows": Situation(windows("looped_uniform", closed_loop=True), "Wan 2.1 t2v", with_blocks=6),
+    "LoRA hook": Situation(lora_hook()),
+    "LoRA hook, keyframes": Situation(lora_hook((1.0, 0.0), (0.3, 0.4)), evaluations=5),
+    "ControlNet, SD 1.5": Situation(controlnet(unet_control, strength=1.0, **ALL_TIME), "SD 1.5", no_blocks=CONTROL),
+    "ControlNet, FLUX.1": Situation(controlnet(flux_control, strength=1.0, **ALL_TIME), no_blocks=CONTROL),
+    "ControlNet that ends": Situation(controlnet(flux_control, strength=1.0, start_percent=0.0, end_percent=0.4),
+                                      evaluations=5, no_blocks=CONTROL),
 }  # fmt: skip

@@ -218,6 +218,41 @@ def test_context_windows(host, demo_small, level):
     assert (ours - core).norm() < 0.5 * core.norm()
 
 
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_hook_keyframes_come_when_they_come_without_us(host, demo_small, level, sampler):
+    """Strengths that last a number of evaluations count skipped ones, too; the first step of a new one is computed."""
+    import comfy.hooks
+
+    rows, columns = demo_small.model.model.diffusion_model.double_blocks[0].img_mlp[0].weight.shape
+    lora = {f"diffusion_model.double_blocks.0.img_mlp.0.lora_{name}.weight": torch.randn(shape, generator=generator) * 0.3
+            for generator in [torch.Generator().manual_seed(9)] for name, shape in (("A", (4, columns)), ("B", (rows, 4)))
+            }  # fmt: skip
+
+    def run(model):
+        hooks, frames = comfy.hooks.create_hook_lora(lora, 1.0, 0.0), comfy.hooks.HookKeyframeGroup()
+        for strength, start, evaluations in ((1.0, 0.0, 1), (0.2, 0.1, 5), (0.8, 0.15, 1)):
+            frames.add(comfy.hooks.HookKeyframe(strength, start, evaluations))
+        hooks.set_keyframes_on_hooks(frames)
+        strengths, hook = {}, hooks.hooks[0]
+        positive = comfy.hooks.set_hooks_for_conditioning(demo_small.positive, hooks)
+        with forwards(demo_small.model) as made:
+            with forwards(demo_small.model, lambda count: strengths.setdefault(round(made[-1], 5), hook.strength)):
+                samples = ksampler(host, demo_small, model, positive=positive, sampler_name=sampler)
+        return samples, strengths
+
+    core, theirs = run(demo_small.model)
+    full, _ = run(Cached(host, demo_small.model, make_schedule(host, 12, 12), level).model)
+    assert torch.equal(core, full) and set(theirs.values()) == {1.0, 0.2, 0.8}
+    cached = Cached(host, demo_small.model, make_schedule(host, 12, 2), level)
+    ours, strengths = run(cached.model)
+    changes = [sigma for sigma, before in zip(list(theirs)[1:], theirs, strict=False) if theirs[sigma] != theirs[before]]
+    assert len(changes) == 2 and set(changes) <= set(strengths)
+    assert all(theirs[sigma] == strength for sigma, strength in strengths.items())
+    assert cached.reports[0].extra >= 2 and "more than scheduled" in cached.reports[0].text
+    assert (ours - core).norm() < 0.5 * core.norm()
+
+
 def test_the_nodes_are_core_ksampler_with_a_schedule(host, demo_small):
     """OT Cached Sampler and OT Apply Cache + KSampler give the same pictures, and core's when all is computed."""
     for reuse in ("output", "transformer blocks"):

@@ -1,6 +1,9 @@
 """What runs keep: a few latents while they last, nothing afterwards, however many there are.
 
 tests/host/test_hooks.py shows the same for runs that end in an exception or an interruption.
+
+Small objects that pile up here are not ours: ComfyUI keeps a LoadedModel for every run of a clone until the clone is freed,
+with or without us, and what OT Apply Cache sends to the browser waits for the server's loop, which does not run in tests.
 """
 
 import gc
