@@ -1,6 +1,6 @@
 # make demo: all three stages on the embedded model, ends with otcache_demo/report.html
-# make test: lint, the library's tests, the browser code's (with npm), the nodes' in the ComfyUI that tools/find_host.py finds
-# make test-browser: the real frontend in Chromium; needs chromium and pip install playwright in .venv-host
+# make test: lint, the library's tests, the browser code's (with npm), the nodes' in the ComfyUI that tools/find_host.py finds, and
+#            that ComfyUI's frontend's with the nodes in Chromium (test-core, test-web, test-host and test-browser do one of these)
 # Each makes its own virtual environment on first use (.venv, .venv-host). Without make, see "Plain commands" in README.md.
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/installed
 	$(BIN)/python -m otcache_core demo --out otcache_demo
 
-test: test-core test-web test-host
+test: test-core test-web test-host test-browser
 
 test-core: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -27,22 +27,19 @@ test-web:
 	else printf '\n%s\n\n' 'THE TESTS OF THE BROWSER CODE (tests/web) WERE NOT RUN: THERE IS NO npm.' >&2; fi
 
 # Exit status 1 of find_host.py: there is none. Anything else: COMFYUI_PATH is wrong.
-test-host:
+test-host test-browser: test-%:
 	@host="$$($(PYTHON) tools/find_host.py)"; found=$$?; \
-	if [ $$found = 0 ]; then $(MAKE) --no-print-directory host-tests HOST="$$host"; \
+	if [ $$found = 0 ]; then $(MAKE) --no-print-directory $*-tests HOST="$$host"; \
 	elif [ $$found != 1 ] || [ "$$OTCACHE_REQUIRE_HOST" = 1 ]; then exit 1; \
-	else printf '\n%s\n%s\n%s\n\n' '!!!!!!!!!!' 'NO HOST TEST WAS RUN: NONE OF THE NODES IS TESTED.' '!!!!!!!!!!' >&2; fi
+	else printf '\n%s\n%s\n%s\n\n' '!!!!!!!!!!' 'NO TEST IN tests/$* WAS RUN: NONE OF THE NODES IS TESTED.' '!!!!!!!!!!' >&2; fi
 
 host-tests: $(HOST_VENV)/installed
 	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/host -q
 
-test-browser:
-	@$(MAKE) --no-print-directory browser-tests HOST="$$($(PYTHON) tools/find_host.py)"
-
 browser-tests: $(HOST_VENV)/installed
 	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/browser -q
 
-# Writes example_workflows/ anew; for after a node's inputs have changed.
+# Writes example_workflows/ and subgraphs/ anew; for after a node's inputs have changed.
 workflows: $(HOST_VENV)/installed
 	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m tools.make_workflows
 

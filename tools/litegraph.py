@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 TITLE, SLOT, WIDGET, TEXT, PICTURE = 30, 24, 32, 130, 320  # pixels
-STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132}  # what web/js/otcache.js adds
+STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAnchorSearch": 270}
+"""Pixels that web/js/otcache.js adds, and what a running search shows."""
 WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 320, 40, 30, 50, 460
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 GROUP_COLOUR = "#3f789e"
@@ -46,10 +47,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a node."""
+    """One output of a node. value: what a widget that it is linked to holds; None: the widget's default."""
 
     node: Node
     slot: int
+    value: object = None
 
 
 @dataclass
@@ -128,18 +130,23 @@ class Workflow:
             "order": 0, "mode": 0, "inputs": [], "outputs": [], "title": "Read me", "properties": {},
             "widgets_values": [self._note], **NOTE_COLOURS,
         }  # fmt: skip
-        links = []
-        for node in self._nodes:
-            for name, source in node.links.items():
-                kind = source.node.outputs[source.slot][1]
-                slot = [entry["name"] for entry in self._inputs(node)].index(name)
-                links.append([len(links) + 1, source.node.id, source.slot, node.id, slot, kind])
+        links = self._links()
         nodes = [note, *(self._node(order, node, links) for order, node in enumerate(self._nodes, 1))]
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"otcache/{self.name}")), "revision": 0,
             "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": boxes,
             "config": {}, "extra": {"ds": {"scale": 0.6, "offset": [60, 100]}}, "version": 0.4,
         }  # fmt: skip
+
+    def _links(self) -> list[list]:
+        """[number, source node, its output, target node, its input, type] of every link."""
+        links = []
+        for node in self._nodes:
+            for name, source in node.links.items():
+                kind = source.node.outputs[source.slot][1]
+                slot = [entry["name"] for entry in self._inputs(node)].index(name)
+                links.append([len(links) + 1, source.node.id, source.slot, node.id, slot, kind])
+        return links
 
     def _inputs(self, node: Node) -> list[dict]:
         specs = input_specs(self._info[node.kind])
@@ -164,8 +171,8 @@ class Workflow:
         values = []
         for name, spec in input_specs(self._info[node.kind]):
             if is_widget(spec):
-                linked = name in node.links
-                values.append(default(spec) if linked else node.values[name])
+                value = node.links[name].value if name in node.links else node.values[name]
+                values.append(default(spec) if value is None else value)
                 if has_control(name, spec):
                     values.append("fixed")
         written = {

@@ -1,15 +1,16 @@
-"""Writes example_workflows/*.json anew, with the node definitions of the ComfyUI that tools.find_host finds."""
+"""Writes example_workflows/*.json and subgraphs/*.json anew, with the node definitions of the ComfyUI that find_host finds."""
 
 import json
 import sys
 import tempfile
 from pathlib import Path
 
-from .example_workflows import ALL
+from . import blueprints, example_workflows
 from .find_host import HINT, find_host
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / "example_workflows"
+BLUEPRINTS = REPOSITORY / "subgraphs"
 
 
 def text_of(graph: dict) -> str:
@@ -32,10 +33,11 @@ def object_info() -> dict:
 def main() -> None:
     """Start a server, ask it, write."""
     info = object_info()
-    FOLDER.mkdir(exist_ok=True)
-    for make in ALL:
-        workflow = make(info)
-        (FOLDER / f"{workflow.name}.json").write_text(text_of(workflow.graph()), encoding="utf-8")
+    for folder, makers in ((FOLDER, example_workflows.ALL), (BLUEPRINTS, blueprints.ALL)):
+        folder.mkdir(exist_ok=True)
+        for make in makers:
+            workflow = make(info)
+            (folder / f"{workflow.name}.json").write_text(text_of(workflow.graph()), encoding="utf-8")
 
 
 if __name__ == "__main__":

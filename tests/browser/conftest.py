@@ -40,17 +40,20 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter):
     if MISSING:
-        terminalreporter.write_line("")
-        terminalreporter.write_line(f"NO BROWSER TEST WAS RUN: NOT FOUND: {', '.join(MISSING)}", red=True, bold=True)
+        for line in ("", "!!!!!!!!!!", f"NO BROWSER TEST WAS RUN. NOT FOUND: {', '.join(MISSING)}", "!!!!!!!!!!"):
+            terminalreporter.write_line(line, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")
 def server():
-    """One server for all tests, so that the demo is calibrated once."""
+    """One server for all tests, so that the demo is calibrated once. It has the test pack tiny_clip as well."""
     from serving import Server
 
-    with tempfile.TemporaryDirectory() as base, Server(HOST, REPOSITORY, Path(base)) as running:
-        yield running
+    with tempfile.TemporaryDirectory() as base:
+        started = Server(HOST, REPOSITORY, Path(base))
+        shutil.copy(REPOSITORY / "tests" / "host" / "tiny_clip.py", started.base / "custom_nodes")
+        with started as running:
+            yield running
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ a second import would not be the nodes'.
 
 import os
 import runpy
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -71,11 +72,15 @@ def demo_small(host):
 
 @pytest.fixture(scope="session")
 def server():
-    """See `serving.Server`."""
+    """See `serving.Server`. It serves the files that the registry ships, and the test pack tiny_clip."""
+    from packing import unpacked
     from serving import Server
 
-    with tempfile.TemporaryDirectory() as base, Server(FOUND, REPOSITORY, Path(base)) as running:
-        yield running
+    with tempfile.TemporaryDirectory() as pack, tempfile.TemporaryDirectory() as base:
+        started = Server(FOUND, unpacked(REPOSITORY, Path(pack)), Path(base))
+        shutil.copy(Path(__file__).parent / "tiny_clip.py", started.base / "custom_nodes")
+        with started as running:
+            yield running
 
 
 # Helper modules lie beside this file; ComfyUI's own `nodes` must win over this repository's, which pytest put on the path.

@@ -65,13 +65,81 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(server, de
         assert rows == [*node["inputs"], *(output["name"] for output in node["outputs"].values())]
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in DOCS.glob("*.md")))
+def test_every_help_page_has_its_chinese(server, name):
+    """The same outline, code, bold names and defaults; the locale's tooltips in the tables where the English page has them."""
+    english = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    chinese = server.get(f"/extensions/otcache/docs/{name}/zh.md").decode()
+    nodes = [load(language) for language in ("en", "zh")]
+    theirs, ours = ([*node[name]["inputs"].values(), *node[name]["outputs"].values()] for node in nodes)
+
+    tables = [re.findall(r"^\| \*\*(.+?)\*\* \| (.*) \|$", page, re.MULTILINE) for page in (english, chinese)]
+    assert [label for label, _ in tables[1]] == [entry["name"] for entry in ours]
+    for (_, said), (_, text), old, new in zip(*tables, theirs, ours, strict=True):
+        assert text.startswith(new["tooltip"]) or not said.startswith(old["tooltip"])
+    assert numbers_at_row_ends(chinese) == numbers_at_row_ends(english)
+
+    titles = {nodes[0][key]["display_name"]: nodes[1][key]["display_name"] for key in nodes[0]}
+    assert chinese.startswith(f"# {titles[english.partition(chr(10))[0].removeprefix('# ')]}\n")
+    words = titles | {old["name"]: new["name"] for old, new in zip(theirs, ours, strict=True)}
+    bold, code = r"\*\*(.+?)\*\*", r"`.+?`|\]\(.+?\)"
+    english_bold = re.findall(bold, " ".join(english.split()))  # also what is broken between two lines
+    assert sorted(re.findall(bold, chinese)) == sorted(words.get(word, word) for word in english_bold)
+    assert sorted(re.findall(code, chinese)) == sorted(re.findall(code, english))
+    outline = re.compile(r"^(?:#+ |\||- )", re.MULTILINE)
+    assert outline.findall(chinese) == outline.findall(english)
+
+
+def numbers_at_row_ends(page):
+    """Of defaults and ranges, which stand in parentheses at the ends of table rows."""
+    ends = re.findall(r"[(（]([^(（)）]*)[)）] \|$", page, re.MULTILINE)
+    return [re.findall(r"-?\d+(?:\.\d+)?", end) for end in ends]
+
+
+def presets(host):
+    library = host.module("otcache_core.presets")
+    return {"reference": library.preset("lemica-flux1-dev-15"), "anchor": library.preset("lemica-flux1-dev-10")}
+
+
 def test_strip_data_survive_json_and_agree_with_the_nodes_own_choice(host):
-    presets = host.module("otcache_core.presets")
-    reference, anchor = (presets.preset(f"lemica-flux1-dev-{b}") for b in (15, 10))
-    (schedule, _), shown = host.run_with_ui("OTBudgetInterpolate", reference=reference, anchor=anchor, budget=12)
+    both = presets(host)
+    (schedule, _), shown = host.run_with_ui("OTBudgetInterpolate", **both, budget=12)
     [data] = shown["otcache"]
-    assert data == json.loads(json.dumps(data)) and data["budget"] == schedule.budget == 12
-    assert data["anchor"] == list(anchor.compute_steps) and data["sigmas"] == list(reference.sigmas)
+    assert data == json.loads(json.dumps(data)) and data["asked"]["budget"] == schedule.budget == 12
+    assert data["anchor"] == list(both["anchor"].compute_steps) and data["sigmas"] == list(both["reference"].sigmas)
+    assert set(data["asked"]) == {"budget", "choose", "target_error", "target_speedup"}
+
+
+@pytest.fixture
+def judged(host):
+    """Reference and anchor as `presets`, the anchor with errors measured at 11, 12 and 14."""
+    both = presets(host)
+    at = host.module("otcache_core.interpolation").schedule_at
+    scored = [at(**both, budget=budget).replace(score=score) for budget, score in ((11, 0.05), (12, 0.03), (14, 0.03))]
+    return both | {"anchor": both["anchor"].replace(metric="rmse", prepared=tuple(scored))}
+
+
+@pytest.mark.parametrize(
+    "asked, budget",
+    [
+        ({"choose": "by error", "target_error": 0.05}, 11),
+        ({"choose": "by error", "target_error": 0.03}, 12),
+        ({"choose": "by error", "target_error": 0.02}, 50),
+        ({"choose": "by speed-up", "target_speedup": 4.0}, 12),
+        ({"choose": "by speed-up", "target_speedup": 100.0}, 1),
+        ({"choose": "by hand", "budget": 1000}, 50),
+    ],
+)
+def test_the_budget_follows_the_target(host, judged, asked, budget):
+    (schedule, _), shown = host.run_with_ui("OTBudgetInterpolate", **judged, **asked)
+    assert schedule.budget == budget and len(schedule.compute_steps) == budget
+    [data] = shown["otcache"]
+    assert data["asked"].items() >= asked.items() and data["curve"] == [[11, 0.05], [12, 0.03], [14, 0.03]]
+
+
+def test_no_budget_by_error_without_calibration(host):
+    with pytest.raises(host.module("otcache_core.errors").OTCacheError, match="No error was measured.*by hand or by speed-up"):
+        host.run("OTBudgetInterpolate", **presets(host), choose="by error")
 
 
 def test_cached_sampler_tells_what_ran(host, demo):

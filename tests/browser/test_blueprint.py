@@ -1,0 +1,67 @@
+"""The shipped subgraph blueprint, found by searching, placed, wired to the demo model and run."""
+
+import json
+import re
+
+import pytest
+
+NAME = "Text to image, cached"
+WIRE = """() => {
+  const blueprint = app.graph.nodes.find(node => node.subgraph)
+  const add = (name, x) => {
+    const node = LiteGraph.createNode(name)
+    app.graph.add(node)
+    node.pos = [x, blueprint.pos[1]]
+    return node
+  }
+  const to = (source, output, input) => source.connect(output, blueprint, input)
+  const demo = add("OTDemoModel", blueprint.pos[0] - 800)
+  to(demo, 0, "model")
+  to(demo, 3, "vae")
+  to(add("TinyCLIP", blueprint.pos[0] - 400), 0, "clip")
+  const schedule = add("OTLoadSchedule", blueprint.pos[0] - 400)
+  schedule.pos[1] += 150
+  schedule.widgets[0].value = "lemica-flux1-dev-10"
+  to(schedule, 0, "schedule")
+  blueprint.connect("image", add("PreviewImage", blueprint.pos[0] + 500), 0)
+  blueprint.connect("report", add("PreviewAny", blueprint.pos[0] + 800), 0)
+  for (const [name, value] of [["width", 128], ["height", 128], ["seed", 3], ["steps", 25]]) {
+    const widget = blueprint.widgets.find(widget => widget.name === name)
+    widget.value = value
+    widget.callback?.(value)
+  }
+  return blueprint.inputs.map(({ name, widget }) => [name, Boolean(widget)])
+}"""
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
+def test_blueprint_is_found_placed_and_runs(open_comfy, shots, vue):
+    comfy = open_comfy(vue=vue)
+    page, name = comfy.page, f"blueprint_{'nodes2' if vue else 'classic'}"
+    page.evaluate("app.graph.clear()")
+    page.mouse.dblclick(500, 400)
+    page.wait_for_timeout(500)
+    page.keyboard.type(NAME.lower())
+    page.get_by_text(NAME, exact=True).first.wait_for()
+    page.screenshot(path=shots / f"{name}_1_search.png")
+    page.get_by_text(NAME, exact=True).first.click()
+    page.wait_for_timeout(500)
+    page.mouse.click(700, 300)
+    page.wait_for_function("app.graph.nodes.some(node => node.subgraph)")
+    inputs = page.evaluate(WIRE)
+    assert [name for name, is_widget in inputs if not is_widget] == ["model", "clip", "vae", "schedule"]
+    assert len(inputs) == 11
+    comfy.server.post("/history", {"clear": True})
+    comfy.run()
+    page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(800)
+    page.screenshot(path=shots / f"{name}_2_ran.png")
+    outputs = [output for entry in json.loads(comfy.server.get("/history")).values() for output in entry["outputs"].values()]
+    [report] = [text for output in outputs for text in output.get("text", [])]
+    assert report.startswith("10 model evaluations for 25 steps")
+    assert sum(len(output.get("images", [])) for output in outputs) == 1
+    prompt = comfy.documents()[1]
+    sampler = next(node for node in prompt.values() if node["class_type"] == "OTCachedSampler")
+    assert (sampler["inputs"]["seed"], sampler["inputs"]["steps"]) == (3, 25)
+    assert not re.search("strip", json.dumps(prompt))
+    assert comfy.complaints == []
