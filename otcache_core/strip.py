@@ -37,6 +37,8 @@ def run_strip(report) -> dict:
         "measured": _rounded(report.measured_speedup),
         "level": report.level,
         "reason": report.reason,
+        "level_reason": report.level_reason,
+        "extra": report.extra,
     }
 
 

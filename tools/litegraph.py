@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-TITLE, SLOT, WIDGET, TEXT, PICTURE = 30, 24, 32, 130, 320  # pixels
+TITLE, SLOT, WIDGET, TEXT, PICTURE = 30, 24, 28, 130, 320  # pixels
 STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAnchorSearch": 270}
 """Pixels that web/js/otcache.js adds, and what a running search shows."""
 WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 320, 40, 30, 50, 460

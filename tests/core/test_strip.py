@@ -32,7 +32,8 @@ def test_scores_are_kept_for_what_was_judged_only():
 
 def test_run_strip_is_json_with_and_without_a_measurement():
     report = SimpleNamespace(steps=3, evaluations=2, computed=(True, False, True), seconds=(0.123456, 0.0001, 0.2),
-                             ideal_speedup=1.5, measured_speedup=None, level="output", reason="")  # fmt: skip
+                             ideal_speedup=1.5, measured_speedup=None, level="output", reason="",
+                             level_reason="", extra=0)  # fmt: skip
     data = run_strip(report)
     assert json.loads(json.dumps(data)) == data
     assert data["computed"] == [1, 0, 1] and data["seconds"] == [0.1235, 0.0001, 0.2] and data["measured"] is None

@@ -198,8 +198,11 @@ def version() -> tuple[int, ...]:
     return tuple(map(int, __version__.split(".")[:3]))
 
 
-def build(tiny: Tiny, seed: int = 5) -> SimpleNamespace | None:
-    """model (a ModelPatcher), positive, negative, latent (zeros), blocks (the block modules); None where ComfyUI lacks it."""
+def build(tiny: Tiny, seed: int = 5, dtype: str = "float32") -> SimpleNamespace | None:
+    """model (a ModelPatcher), positive, negative, latent (zeros), blocks (the block modules); None where ComfyUI lacks it.
+
+    dtype: that the network computes in.
+    """
     import comfy.model_management as management
     import comfy.model_patcher
     import comfy.supported_models
@@ -214,7 +217,7 @@ def build(tiny: Tiny, seed: int = 5) -> SimpleNamespace | None:
         known = {one.name for one in fields(getattr(importlib.import_module(module), name))}
         config = {name: value for name, value in config.items() if name in known or name == "image_model"}
     settings = cls(config)
-    settings.set_inference_dtype(torch.float32, None)
+    settings.set_inference_dtype(getattr(torch, dtype), None)
     generator = torch.Generator().manual_seed(seed)
     model = settings.get_model({}, "", device=torch.device("cpu")).eval()
     fill(model.diffusion_model, generator, tiny.gain)

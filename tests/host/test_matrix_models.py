@@ -34,6 +34,18 @@ def test_a_model(host, case, level, request):
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["FLUX.1", "Qwen-Image", "Wan 2.1 t2v", "SDXL"])
+def test_half_precision(host, name, dtype, level):
+    """As large models are run: only the network is in half precision, the latents between stay in single."""
+    case = build(MODELS[name], dtype=dtype)
+    assert case.blocks[0].state_dict().popitem()[1].dtype == case.model.model.get_dtype() == getattr(torch, dtype)
+    found = measure(host, case, level)
+    assert found.exact and found.finite and found.made == found.wanted == BUDGET, found
+    assert 0 < found.error < 0.8
+
+
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("switch,extra", [(6, 0), (5, 1)])
 def test_two_experts_with_one_schedule(host, level, switch, extra):
     """Wan 2.2: a model for high noise and one for low, each slice of KSamplerAdvanced starting with a computed step."""

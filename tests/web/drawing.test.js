@@ -138,6 +138,11 @@ describe("words", () => {
     expect(runLabels(en, full)).toEqual({
       head: "50 of 50 evaluations, nothing is skipped", foot: "computed in full: this sampler chooses its own noise levels",
     })
+    expect(runLabels(en, run).foot).toBe("bars: time of each evaluation")
+    expect(runLabels(en, { ...run, level: "blocks" }).foot).toBe("transformer blocks reused")
+    expect(runLabels(en, { ...run, extra: 2, level_reason: "no blocks" }).foot).toBe(
+      "blocks could not be reused: no blocks, 2 more than scheduled: conditions changed in mid-run",
+    )
   })
 
   it("speaks Chinese to those who set it, English to all others", () => {
