@@ -1,6 +1,7 @@
 """What OT Anchor Search shows while it runs, in the real frontend, in the classic canvas and in Nodes 2.0."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,9 @@ def test_the_search_shows_pictures_and_its_curve_on_its_node(open_comfy, shots, 
     comfy.focus(NODE, 1.0)
     assert comfy.page.evaluate(SHOWN, NODE) is None
     comfy.page.get_by_test_id("queue-button").click()
-    name, seen = "nodes2" if vue else "classic", []
+    name, seen, late = "nodes2" if vue else "classic", [], time.monotonic() + 300
     while "Anchor" in (title := comfy.page.title()) or not seen:
+        assert time.monotonic() < late, f"after 5 minutes {len(seen)} pictures were shown; the page is at: {title}"
         shown = comfy.page.evaluate(SHOWN, NODE)
         if shown and shown not in seen:
             assert shown["size"] == [640, 460] and "Anchor" in title
@@ -49,7 +51,7 @@ def test_the_search_shows_pictures_and_its_curve_on_its_node(open_comfy, shots, 
         comfy.page.wait_for_timeout(100)
     assert len(seen) >= 3
     comfy.page.wait_for_function("document.title.startsWith('*otcache_demo')", timeout=60_000)
-    comfy.page.wait_for_timeout(1000)
+    comfy.settle()
     comfy.page.screenshot(path=shots / f"search_{name}_end.png")
     assert comfy.page.evaluate(OVERLAPPED, NODE) == []  # the example leaves room for it
     last = comfy.page.evaluate(SHOWN, NODE)
