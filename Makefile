@@ -11,6 +11,11 @@ HOST_BIN := $(HOST_VENV)/bin
 HOST_TORCH := torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Paths in a list of prerequisites need their spaces escaped.
+empty :=
+space := $(empty) $(empty)
+
+.NOTPARALLEL: # two goals that make the same environment
 .PHONY: demo test test-core test-web test-host host-tests test-browser browser-tests workflows bench clean
 
 demo: $(VENV)/installed
@@ -57,7 +62,7 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-$(HOST_VENV)/installed: requirements.txt requirements-dev.txt $(HOST)/requirements.txt
+$(HOST_VENV)/installed: requirements.txt requirements-dev.txt $(subst $(space),\ ,$(HOST))/requirements.txt
 	$(PYTHON) -m venv $(HOST_VENV)
 	$(HOST_BIN)/python -m pip install --quiet $(HOST_TORCH)
 	$(HOST_BIN)/python -m pip install --quiet -r "$(HOST)/requirements.txt" -r requirements.txt -r requirements-dev.txt

@@ -62,12 +62,13 @@ class OTAnchorSearch(io.ComfyNode):
         if not storage.strip():
             own.mkdir(parents=True, exist_ok=True)
             storage = str(own / "searches.db")
-        open_storage(storage)  # what it lacks is told at once, before the model is loaded
+        open_storage(storage)
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
             trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), model=type(model.model).__name__,
         )  # fmt: skip
         cases, steps = len(setting.cases), len(observed.sigmas) - 1
+        settings.check(steps)  # what does not fit or is missing is told before the model is loaded
         most = round((settings.allowance * steps - sum(observed.evaluations.values())) * cases)
         progress = NodeProgress("OT Anchor Search", cls.hidden.unique_id, most)
         progress.say(f"at most {most} evaluations, {duration(most * calibration.seconds)}")

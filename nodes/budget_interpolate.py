@@ -72,8 +72,8 @@ class OTBudgetInterpolate(io.ComfyNode):
 def chosen_budget(reference, anchor, budget: int, choose: str, target_error: float, target_speedup: float) -> int:
     """The budget that the widgets ask for; more than the grid's N steps is N. Raises `OTCacheError` as the rules do."""
     if choose == BY_ERROR:
-        _, prepared = known_schedules(reference, anchor)
-        return smallest_budget(error_curve(judged_errors(prepared)), reference.steps, target_error)
+        inner, prepared = known_schedules(reference, anchor)
+        return smallest_budget(error_curve(judged_errors([inner, *prepared])), reference.steps, target_error)
     if choose == BY_SPEEDUP:
         return budget_for_speedup(reference.steps, target_speedup)
     return min(budget, reference.steps)

@@ -9,4 +9,13 @@ def show_run(node_id: str | None, report) -> None:
 
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
-        server.send_sync("otcache.run", {"node": node_id, "strip": run_strip(report)}, server.client_id)
+        message = {"node": node_id, "workflow": running_workflow(server), "strip": run_strip(report)}
+        server.send_sync("otcache.run", message, server.client_id)
+
+
+def running_workflow(server) -> str | None:
+    """The id of the workflow that runs, for another one may be open in the browser; None when it was queued without one."""
+    for _, _, _, extra, *_ in server.prompt_queue.currently_running.values():
+        workflow = (extra.get("extra_pnginfo") or {}).get("workflow") or {}
+        return workflow.get("id")
+    return None

@@ -1,13 +1,14 @@
 """How figures look, and how they become pictures: the one place for fonts, colours and lines.
 
 matplotlib and Pillow are imported when a figure is made, never before. Figures are drawn without pyplot, so nothing global
-is kept and any thread may draw.
+is kept. While one is made, matplotlib's settings are changed for the whole process, by one thread of ours at a time.
 """
 
 from __future__ import annotations
 
 import io
 from functools import wraps
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,13 +35,16 @@ STYLE = {
 }  # fmt: skip
 
 
+_settings = RLock()
+
+
 def styled(draw):
     """Let `draw` make its figure under `STYLE`."""
     @wraps(draw)
     def drawn(*args, **kwargs):
         from matplotlib import rc_context
 
-        with rc_context(STYLE):
+        with _settings, rc_context(STYLE):
             return draw(*args, **kwargs)
 
     return drawn

@@ -46,7 +46,7 @@ def schedule_at(reference: Schedule, anchor: Schedule, budget: int, law: str = "
 
 def judged_errors(schedules: Iterable[Schedule]) -> dict[int, float]:
     """{budget: error} of those that were measured, to three digits: errors are compared as people read them."""
-    return {s.budget: _three_digits(s.score) for s in schedules if s.score}
+    return {s.budget: _three_digits(s.score) for s in schedules if s.score and s.score > 0}
 
 
 def error_curve(errors: Mapping[int, float]) -> list[tuple[int, float]]:

@@ -129,7 +129,7 @@ def prepare(
     """Search the anchor, and guard the interpolation at every budget asked for.
 
     A `reference` made on another grid is re-timed. `watch` is called with what there is to see after every trial and every
-    budget that was guarded. Raises `OTCacheError` for settings that do not fit.
+    budget that was guarded; pictures are then [3, H, W]. Raises `OTCacheError` for settings that do not fit.
     """
     settings.check(len(observed.sigmas) - 1)
     cases, grid = observed.cases, observed.sigmas
@@ -138,21 +138,22 @@ def prepare(
     if settings.memory is not None:
         scorer.memo = Memo(Path(settings.memory) / f"{study_name(scorer, 0, settings.model)}.jsonl")
     reference = retime(reference, grid)
-    live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, scorer.full_picture)
+    if watch:
+        live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, scorer.full_picture)
 
     def searched(standing: Standing) -> None:
-        live.search(standing, scorer.picture(standing.steps))
-        tell("search", standing.done, standing.wanted, f"best {standing.score:.4g}")
-
-    def guarded_at(done: int, total: int, budget: int, here: Guarded) -> None:
-        live.guard(budget, here.score)
-        tell("guard", done, total, f"B = {budget}: {here.best.source}")
-
-    def tell(stage: str, done: int, total: int, note: str) -> None:
         if watch:
+            live.search(standing, scorer.picture(standing.steps))
             watch(live)
         if progress:
-            progress(stage, done, total, note)
+            progress("search", standing.done, standing.wanted, f"best {standing.score:.4g}")
+
+    def guarded_at(done: int, total: int, budget: int, here: Guarded) -> None:
+        if watch:
+            live.guard(budget, here.score)
+            watch(live)
+        if progress:
+            progress("guard", done, total, f"B = {budget}: {here.best.source}")
 
     anchor, anchor_score = search_steps(
         scorer, settings.anchor_budget, settings.trials, search_starts(observed.paths, settings.anchor_budget, grid),

@@ -176,10 +176,17 @@ def search_steps(
         )  # fmt: skip
     complete, state = (optuna.trial.TrialState.COMPLETE,), optuna.trial.TrialState
     finished = (*complete, state.PRUNED)
+
+    def count(states) -> int:
+        return len(study.get_trials(deepcopy=False, states=states))
+
+    # Where all that an earlier session tried diverged, something was wrong that may have been repaired: begin anew.
+    wasted = 0 if count(complete) else count(finished)
     starts = [s for s in dict.fromkeys(map(tuple, starts)) if len(s) == budget and s[-1] < steps]
     # What no worker has finished or will run is run: the starts, and trials whose worker was killed or interrupted. A
     # worker that still runs one of them keeps it; the price is one trial run twice.
-    settled = [parameters(trial) for trial in study.get_trials(deepcopy=False, states=(*finished, state.WAITING))]
+    known = (state.WAITING,) if wasted else (*finished, state.WAITING)
+    settled = [parameters(trial) for trial in study.get_trials(deepcopy=False, states=known)]
     broken = study.get_trials(deepcopy=False, states=(state.RUNNING, state.FAIL))
     for wanted in [*map(step_parameters, starts), *map(parameters, broken)]:
         if len(wanted) == budget - 1 and wanted not in settled:
@@ -206,26 +213,20 @@ def search_steps(
             raise optuna.TrialPruned from None
         return float(np.mean(logs))
 
-    def done() -> int:
-        return len(study.get_trials(deepcopy=False, states=finished))
-
     def best() -> tuple[tuple[int, ...], float]:
         return tuple(study.best_trial.user_attrs["steps"]), float(np.exp(study.best_value))
 
-    def solved() -> bool:
-        return bool(study.get_trials(deepcopy=False, states=complete))
-
-    while (number := done()) < trials:
+    while (number := count(finished) - wasted) < trials:
         # Seeded by the number of finished trials, so that a resumed search goes on as an unbroken one would.
         seeds = np.random.SeedSequence([seed, number]).generate_state(1)
         study.sampler = optuna.samplers.TPESampler(seed=int(seeds[0]), multivariate=True, n_startup_trials=len(starts))
-        if number > len(starts) and number % 2 and solved():
+        if number > len(starts) and number % 2 and count(complete):
             move = local_move(best()[0], steps, np.random.default_rng([seed, number]))
             study.enqueue_trial(step_parameters(move), skip_if_exists=True)
         study.optimize(objective, n_trials=1)
-        if progress and solved():
-            ended = study.get_trials(deepcopy=False, states=finished)
+        if progress and count(complete):
+            ended = study.get_trials(deepcopy=False, states=finished)[wasted:]
             progress(Standing(tuple(map(outcome, ended)), trials, *best()))
-    if failure and not solved():
+    if failure and not count(complete):
         raise failure
     return best()

@@ -12,7 +12,8 @@ def budget_strip(reference: Schedule, anchor: Schedule, asked: dict) -> dict:
     on other steps.
     """
     inner, prepared = known_schedules(reference, anchor)
-    errors = judged_errors(prepared)
+    known = [inner, *prepared] if inner.score else prepared
+    errors = judged_errors(known)
     return {
         "kind": "budget",
         "asked": asked,
@@ -20,7 +21,7 @@ def budget_strip(reference: Schedule, anchor: Schedule, asked: dict) -> dict:
         "sigmas": list(reference.sigmas),
         "anchor": list(inner.compute_steps),
         "reference": list(reference.compute_steps),
-        "prepared": {str(s.budget): {"steps": list(s.compute_steps), "score": errors.get(s.budget)} for s in prepared},
+        "prepared": {str(s.budget): {"steps": list(s.compute_steps), "score": errors.get(s.budget)} for s in known},
         "curve": [list(point) for point in error_curve(errors)],
     }
 

@@ -8,15 +8,16 @@
 
 import json
 import sys
+from math import inf
 
-from .litegraph import input_specs, is_widget, kind_of, options
+from .litegraph import has_control, input_specs, is_widget, kind_of, options
 from .make_workflows import REPOSITORY, object_info
 
 FILE = REPOSITORY / "tests" / "host" / "node_contract.json"
 
 
 def contract(info: dict) -> dict:
-    """node -> inputs (name, type, whether a prompt must give it, choices) and types of outputs, in their order."""
+    """node -> inputs (name, type, whether a prompt must give it, choices, limits, widgets) and types of outputs, in order."""
     core = info["KSampler"]["input"]["required"]  # what ComfyUI chooses, such as its samplers, is not ours to keep
     found = {}
     for name, node in sorted(info.items()):
@@ -27,7 +28,8 @@ def contract(info: dict) -> dict:
             entry = {"name": key, "type": kind_of(spec), "required": key in node["input"].get("required", {})}
             if entry["type"] == "COMBO" and key not in core:
                 entry["choices"] = spec[0] if isinstance(spec[0], list) else options(spec)["options"]
-            inputs.append(entry | {"widget": is_widget(spec)})
+            limits = {end: options(spec)[end] for end in ("min", "max") if end in options(spec)}
+            inputs.append(entry | {"widget": is_widget(spec), "control": has_control(key, spec)} | limits)
         found[name] = {"inputs": inputs, "outputs": list(node["output"])}
     return found
 
@@ -42,6 +44,10 @@ def breaks(old: dict, new: dict) -> list[str]:
                 found.append(f"{name} has no input {key} any more")
             elif after[key]["type"] != entry["type"]:
                 found.append(f"{name}: {key} was {entry['type']} and is {after[key]['type']}")
+            elif any(after[key][part] != entry[part] for part in ("widget", "control")):
+                found.append(f"{name}: {key} takes another place among the saved widget values")
+            elif after[key].get("min", -inf) > entry.get("min", -inf) or after[key].get("max", inf) < entry.get("max", inf):
+                found.append(f"{name}: {key} takes less than before")
             elif after[key]["required"] > entry["required"]:
                 found.append(f"{name}: {key} was optional")
             elif lost := set(entry.get("choices", ())) - set(after[key].get("choices", ())):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import median
 
 FEW_STEPS = 12
-CHANGED = "conditionings, LoRA strengths, context windows or sizes changed in mid-run"
+CHANGED = "conditionings, guidance, LoRA strengths, context windows or sizes changed in mid-run"
 
 
 @dataclass(frozen=True)

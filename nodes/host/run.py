@@ -49,15 +49,16 @@ class HostRun:
         self._computed: list[bool] = []
         self._extra = 0
 
-    def predict_noise(self, executor, x, timestep, model_options, *args, **kwargs):
+    def predict_noise(self, executor, x, timestep, model_options=None, *args, **kwargs):
         """The guided denoised latent at `x`: the model's own, or predicted. The PREDICT_NOISE wrapper of a run."""
+        model_options = {} if model_options is None else model_options  # as in ComfyUI's own
         sigma = float(timestep[0])  # the one wait for the device
         self._times.append(perf_counter())
         self._computed.append(True)
         if not self._skips or sigma <= 0:
             return executor(x, timestep, model_options, *args, **kwargs)
         if self._ranges is None:
-            self._look_at_conds()
+            self._look_at_conds(timestep.dtype)
         # With another latent, other conditionings in use or hooks of another strength, older evaluations no longer apply.
         in_use = [start >= sigma >= end for start, end in self._ranges]
         situation = (x.shape, x.dtype, x.device, *in_use, *self._strengths(timestep, sigma, model_options))
@@ -110,7 +111,7 @@ class HostRun:
             self.cached.forget()
         if self.blocks:
             self.blocks.clear()
-        self.guider = None
+        self.guider, self._hooked = None, []
 
     def _check_blocks(self) -> None:
         if self.blocks and self.blocks.problem:
@@ -121,11 +122,13 @@ class HostRun:
         self.blocks.clear()
         self.blocks = None
 
-    def _look_at_conds(self) -> None:
+    def _look_at_conds(self, dtype: torch.dtype) -> None:
         # Not before the first evaluation: percents become sigmas once the model is loaded.
         conds = [cond for group in self.guider.conds.values() for cond in group or ()]
-        self._ranges = time_ranges(conds)
-        self._hooked = [(cond["hooks"], *time_range(cond)) for cond in conds if cond.get("hooks")]
+        self._ranges = time_ranges(conds, dtype)
+        # ComfyUI looks at the hooks of default conditionings only where these fill a gap.
+        hooked = [cond for cond in conds if cond.get("hooks") and "default" not in cond]
+        self._hooked = [(cond["hooks"], *time_range(cond, dtype)) for cond in hooked]
         if self.blocks and any("control" in cond for cond in conds):
             self._leave_blocks("a ControlNet is applied, which would have to run on every skipped step")
 
@@ -156,19 +159,25 @@ def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
     return retime(schedule, sigmas)
 
 
-def time_range(cond: dict) -> tuple[float, float]:
-    """(first, last) sigma at which a conditioning is in use."""
-    return float(cond.get("timestep_start", inf)), float(cond.get("timestep_end", -inf))
+def time_range(cond: dict, dtype: torch.dtype) -> tuple[float, float]:
+    """(first, last) sigma at which a conditioning is in use, as ComfyUI compares them with noise levels of `dtype`."""
+    return rounded(cond.get("timestep_start", inf), dtype), rounded(cond.get("timestep_end", -inf), dtype)
 
 
-def time_ranges(conds: list[dict]) -> list[tuple[float, float]]:
+def rounded(value: float, dtype: torch.dtype) -> float:
+    """`value` in `dtype`: torch rounds a number before it compares it with a tensor, which matters on the grid's points."""
+    return torch.tensor(float(value), dtype=dtype).item()
+
+
+def time_ranges(conds: list[dict], dtype: torch.dtype) -> list[tuple[float, float]]:
     """(first, last) sigma of every conditioning and ControlNet that is not in use all the time."""
     ranges = []
     for cond in conds:
-        ranges.append(time_range(cond))
+        ranges.append(time_range(cond, dtype))
         control = cond.get("control")
         while control is not None:
-            ranges.append(tuple(map(float, getattr(control, "timestep_range", None) or (inf, -inf))))
+            start, end = getattr(control, "timestep_range", None) or (inf, -inf)
+            ranges.append((rounded(start, dtype), rounded(end, dtype)))
             control = getattr(control, "previous_controlnet", None)
     return [pair for pair in ranges if pair != (inf, -inf)]
 

@@ -8,7 +8,8 @@ READY = (
     "window.app && window.app.extensionManager && !window.app.extensionManager.spinner"
     " && document.querySelector('#graph-canvas') && app.canvas?.graph?.nodes.length"
 )
-STILL = """() => new Promise(resolve => {
+STILL = """() => new Promise((resolve, reject) => {
+  const late = setTimeout(() => reject("still moving after 60 s"), 60_000)
   let before = "", same = 0
   const look = () => {
     const elements = [...document.querySelectorAll(".otcache-strip, [data-node-id]")]
@@ -16,7 +17,9 @@ STILL = """() => new Promise(resolve => {
     const now = JSON.stringify([boxes, app.canvas.ds.scale, app.canvas.ds.offset])
     same = now === before ? same + 1 : 0
     before = now
-    same >= 6 ? resolve() : requestAnimationFrame(look)
+    if (same < 6) return requestAnimationFrame(look)
+    clearTimeout(late)
+    resolve()
   }
   look()
 })"""

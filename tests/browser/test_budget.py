@@ -102,6 +102,22 @@ def test_the_budget_follows_a_target(open_comfy, shots, vue):
     assert comfy.complaints == []
 
 
+def test_a_primitive_that_gives_the_budget_leaves_the_choice(open_comfy):
+    """ComfyUI calls the widget's callback for it whenever a prompt is made."""
+    comfy = open_comfy()
+    comfy.load(demo(), "otcache_demo")
+    comfy.set("choose", "by error")
+    comfy.page.evaluate("""() => {
+      const node = nodeOf("OTBudgetInterpolate"), primitive = LiteGraph.createNode("PrimitiveNode")
+      app.graph.add(primitive)
+      primitive.connect(0, node, node.inputs.findIndex(({ name }) => name === "budget"))
+    }""")
+    _, prompt = comfy.documents()
+    [inputs] = [node["inputs"] for node in prompt.values() if node["class_type"] == NODE]
+    assert inputs["choose"] == comfy.value("choose") == "by error" and inputs["budget"] == 10
+    assert comfy.complaints == []
+
+
 def test_no_choice_by_error_without_calibration(open_comfy, shots):
     """Two published schedules carry no measured error: the strip and the node say so in the same words."""
     comfy = open_comfy(vue=True)

@@ -254,6 +254,16 @@ def test_a_search_whose_every_candidate_diverges_ends_with_our_error():
         search_steps(scorer, BUDGET, 4)
 
 
+def test_a_search_that_diverged_begins_anew(tmp_path):
+    """With the same storage: once all is repaired it runs, starts included, and until then it says what is wrong."""
+    storage, told = str(tmp_path / "a.db"), []
+    for _ in range(2):
+        with pytest.raises(OTCacheError, match="not finite"):
+            search_steps(fake(lambda steps: [[np.nan] * 3]), BUDGET, 4, [BEST], storage=storage)
+    found, _ = search_steps(fake(valley(BEST)), BUDGET, 4, [BEST], storage=storage, progress=told.append)
+    assert found == BEST and [standing.done for standing in told] == [1, 2, 3, 4]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_single_diverging_candidate_does_not_win_or_stop_the_search():
     scorer = fake(lambda steps: [[np.nan] * 3] if steps == START else valley(BEST)(steps))

@@ -30,6 +30,14 @@ def test_scores_are_kept_for_what_was_judged_only():
     assert entry["score"] is None and entry["steps"] == list(schedule_at(other, anchor, int(budget)).compute_steps)
 
 
+def test_an_anchor_that_carries_nothing_has_its_own_score_and_only_positive_ones_make_a_curve():
+    anchor = preset("lemica-flux1-dev-10").replace(score=0.02)
+    asked = {"budget": 12, "choose": "by hand", "target_error": 0.03, "target_speedup": 4.0}
+    assert budget_strip(preset("lemica-flux1-dev-26"), anchor, asked)["curve"] == [[10, 0.02]]
+    data = budget_strip(preset("lemica-flux1-dev-26"), anchor.replace(score=-30.0), asked)  # a PSNR, to be made smaller
+    assert data["curve"] == [] and json.loads(json.dumps(data, allow_nan=False)) == data
+
+
 def test_run_strip_is_json_with_and_without_a_measurement():
     report = SimpleNamespace(steps=3, evaluations=2, computed=(True, False, True), seconds=(0.123456, 0.0001, 0.2),
                              ideal_speedup=1.5, measured_speedup=None, level="output", reason="",

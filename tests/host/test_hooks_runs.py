@@ -177,6 +177,34 @@ def test_conditionings_with_time_ranges(host, demo_small, level):
     assert report.evaluations == 4 and ours.isfinite().all()
 
 
+@pytest.mark.parametrize("shift", [1.0, 1.15, 3.0])
+def test_a_range_that_begins_on_a_grid_point(host, demo_small, shift):
+    """torch rounds a bound before it compares it with a noise level; so the change comes at the step where it comes in core."""
+    import comfy.samplers
+
+    model, = host.run("ModelSamplingSD3", model=demo_small.model, shift=shift)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 10)[:-1]
+    unlike = 0
+    for percent in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        bound = sampling.percent_to_sigma(percent)
+        in_use = [(not sigma < bound, not sigma > bound) for sigma in sigmas]  # as in comfy.samplers.get_area_and_mult
+        changes = [step for step in range(1, 10) if in_use[step] != in_use[step - 1]]
+        unlike += changes != [s for s in range(1, 10) if [float(sigmas[s]) >= bound, float(sigmas[s]) <= bound]
+                              != [float(sigmas[s - 1]) >= bound, float(sigmas[s - 1]) <= bound]]  # fmt: skip
+        early, late = (
+            host.run("ConditioningSetTimestepRange", conditioning=source, start=start, end=end)[0]
+            for source, start, end in ((demo_small.positive, 0.0, percent), (demo_small.negative, percent, 1.0))
+        )
+        positive, = host.run("ConditioningCombine", conditioning_1=early, conditioning_2=late)
+        cached = Cached(host, model, make_schedule(host, 10, 1))
+        with forwards(model) as made:
+            ksampler(host, demo_small, cached.model, positive=positive, steps=10)
+        levels = [round(float(sigma), 5) for sigma in sigmas]
+        assert sorted({levels.index(round(sigma, 5)) for sigma in made}) == [0, *changes], percent
+    assert unlike  # without rounding some of them would be missed
+
+
 @pytest.mark.parametrize("sampler", ["heun", "dpm_2", "heunpp2"])
 def test_time_ranges_with_samplers_of_many_evaluations(host, demo_small, sampler):
     late, = host.run("ConditioningSetTimestepRange", conditioning=demo_small.positive, start=0.4, end=1.0)
@@ -251,6 +279,34 @@ def test_hook_keyframes_come_when_they_come_without_us(host, demo_small, level, 
     assert all(theirs[sigma] == strength for sigma, strength in strengths.items())
     assert cached.reports[0].extra >= 2 and "more than scheduled" in cached.reports[0].text
     assert (ours - core).norm() < 0.5 * core.norm()
+
+
+def test_keyframes_of_a_default_conditioning_wait_until_it_is_used(host, demo_small, monkeypatch):
+    """ComfyUI moves them on from when the conditioning first fills a gap."""
+    import comfy.hooks
+
+    moved, original = [], comfy.hooks.HookKeyframeGroup.prepare_current_keyframe
+    monkeypatch.setattr(comfy.hooks.HookKeyframeGroup, "prepare_current_keyframe",
+                        lambda self, **given: moved.append(self) or original(self, **given))  # fmt: skip
+    hooks, frames = comfy.hooks.create_hook_lora({}, 1.0, 0.0), comfy.hooks.HookKeyframeGroup()
+    frames.add(comfy.hooks.HookKeyframe(1.0, 0.0))
+    hooks.set_keyframes_on_hooks(frames)
+    hooked = comfy.hooks.set_hooks_for_conditioning(demo_small.negative, hooks)
+    default = [[tokens, extra | {"default": True}] for tokens, extra in hooked]
+    model = Cached(host, demo_small.model, make_schedule(host, 12, 4)).model
+    ksampler(host, demo_small, model, positive=[*demo_small.positive, *default])
+    assert not moved  # the positive covers everything
+    ksampler(host, demo_small, model, positive=hooked)
+    assert moved
+
+
+def test_a_wrapper_may_leave_out_the_model_options(host, demo_small):
+    from comfy.patcher_extension import WrappersMP
+
+    core = ksampler(host, demo_small)
+    cached = Cached(host, demo_small.model, make_schedule(host, 12, 12)).model
+    cached.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "other", lambda executor, x, timestep, *rest: executor(x, timestep))
+    assert ksampler(host, demo_small, cached).shape == core.shape
 
 
 def test_the_nodes_are_core_ksampler_with_a_schedule(host, demo_small):

@@ -18,7 +18,8 @@ def test_nodes_keep_what_workflows_hold_on_to(server):
 
 def test_what_is_added_last_breaks_nothing():
     now = copy.deepcopy(KNOWN)
-    now["OTBudgetInterpolate"]["inputs"].append({"name": "new", "type": "INT", "required": False, "widget": True})
+    new = {"name": "new", "type": "INT", "required": False, "widget": True, "control": False}
+    now["OTBudgetInterpolate"]["inputs"].append(new)
     now["OTBudgetInterpolate"]["outputs"].append("INT")
     now["OTNew"] = {"inputs": [], "outputs": []}
     assert breaks(KNOWN, now) == []
@@ -34,6 +35,10 @@ def test_what_is_added_last_breaks_nothing():
         (lambda nodes: nodes["OTCompare"]["inputs"][0].update(type="LATENT"), "cached was IMAGE and is LATENT"),
         (lambda nodes: nodes["OTCompare"]["inputs"].reverse(), "its widgets were"),
         (lambda nodes: nodes["OTDemoModel"]["inputs"][0]["choices"].pop(), "sky has no choice"),
+        (lambda nodes: nodes["OTDemoModel"]["inputs"][0].update(widget=False), "sky takes another place"),
+        (lambda nodes: nodes["OTCachedSampler"]["inputs"][1].update(control=False), "seed takes another place"),
+        (lambda nodes: nodes["OTCachedSampler"]["inputs"][2].update(max=100), "steps takes less"),
+        (lambda nodes: nodes["OTCachedSampler"]["inputs"][2].update(min=2), "steps takes less"),
         (lambda nodes: nodes["OTDemoModel"]["inputs"].insert(
             0, {"name": "new", "type": "INT", "required": False, "widget": True}), "its widgets were"),
         (lambda nodes: nodes["OTDemoModel"]["inputs"].append(

@@ -200,6 +200,14 @@ describe("widgetFor", () => {
     expect(widgetFor(promoted, "budget", root)).toBe(undefined)
     expect(widgetFor(promoted, "budget", makeGraph([], [], {}))).toBe(undefined)
   })
+
+  it("is none where two nodes show the same subgraph, or the link leads nowhere", () => {
+    expect(widgetFor(promoted, "budget", makeGraph([hosting(null), hosting(null)], [], {}))).toBe(undefined)
+    expect(widgetFor(own, "budget", makeGraph([hosting(null), hosting(null)], [], {}))?.value).toBe(1)
+    const lost = { widgets: [], inputs: [{ name: "budget", link: 7 }] }
+    const bare = makeGraph([lost], [], { 7: { origin_id: "-10", origin_slot: 3 } })
+    expect(widgetFor(lost, "budget", makeGraph([{ subgraph: bare, widgets: [], inputs: [] }], [], {}))).toBe(undefined)
+  })
 })
 
 describe("the element", () => {
@@ -233,6 +241,8 @@ describe("the element", () => {
     strip.show()
     expect(strip.element.classList.contains("empty")).toBe(true)
     expect(strip.element.getAttribute("aria-label")).toMatch("Run once")
+    strip.element.dispatchEvent(new KeyboardEvent("keydown", { key: "End" }))
+    expect(asked).toEqual([])
   })
 
   it("is a slider to assistive technology", () => {

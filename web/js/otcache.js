@@ -20,7 +20,13 @@ const strips = new WeakMap() // node -> Strip
 
 /** "<workflow>/<path>" -> what OT Apply Cache reported: its node has no outputs of its own that the server would keep. */
 const reports = {
-  get: (key) => JSON.parse(sessionStorage.getItem(`otcache:${key}`)),
+  get(key) {
+    try {
+      return JSON.parse(sessionStorage.getItem(`otcache:${key}`))
+    } catch {
+      return null // not ours, or the browser keeps nothing
+    }
+  },
   set(key, report) {
     try {
       sessionStorage.setItem(`otcache:${key}`, JSON.stringify(report))
@@ -58,8 +64,11 @@ function addStrip(node) {
 
 function followWidgets(node, strip) {
   for (const name of ASKED) {
-    after(node.widgets.find((widget) => widget.name === name), "callback", () => {
-      if (name === "budget") chooseByHand(node)
+    const own = node.widgets?.find((widget) => widget.name === name)
+    if (!own) continue
+    after(own, "callback", () => {
+      // Not where another node gives it: a Primitive calls this whenever a prompt is made.
+      if (name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
       strip.show()
     })
   }
@@ -117,9 +126,15 @@ function askedOf(node, strip) {
 function take(node, output) {
   const data = output?.otcache?.[0]
   const strip = strips.get(node)
-  if (!strip || !data || data.kind !== strip.kind) return
+  if (!strip || !data || data.kind !== strip.kind || !isWhole(data)) return
   strip.take(data)
   if (strip.kind === "budget") limitBudget(node, strip.cells)
+}
+
+/** Whether a strip can be drawn from what was found: another version of the pack may have left it. */
+function isWhole(data) {
+  const parts = data.kind === "budget" ? ["sigmas", "anchor", "reference", "prepared", "curve", "asked"] : ["computed", "seconds"]
+  return parts.every((part) => data[part])
 }
 
 /** Bring back what earlier runs of this workflow gave: from this page, else from the server's history. */
@@ -163,9 +178,10 @@ app.registerExtension({
       api.addEventListener(end, () => showProgress(null))
     }
     api.addEventListener("otcache.run", ({ detail }) => {
+      if (!detail.workflow) return // queued without one, by a script
+      reports.set(`${detail.workflow}/${detail.node}`, detail.strip)
       const root = rootGraph()
-      reports.set(`${root.id}/${detail.node}`, detail.strip)
-      const node = nodeByPath(root, detail.node)
+      const node = root.id === detail.workflow && nodeByPath(root, detail.node)
       if (node) take(node, { otcache: [detail.strip] })
     })
   },

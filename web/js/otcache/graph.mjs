@@ -26,13 +26,14 @@ const SUBGRAPH_INPUTS = "-10" // the id of the node that stands for a subgraph's
 
 /**
  * The widget that gives a node's input its value: its own, or where that was promoted, the one on the subgraph's node.
- * Undefined when another node gives the value.
+ * Undefined when another node gives the value, or when several nodes show the same subgraph: nobody can tell which is meant.
  */
 export function widgetFor(node, name, root) {
   const { link } = node.inputs?.find((input) => input.name === name) ?? {}
   if (link == null) return node.widgets?.find((widget) => widget.name === name)
   const { origin_id, origin_slot } = node.graph?.getLink?.(link) ?? {}
   if (String(origin_id) !== SUBGRAPH_INPUTS) return undefined
-  const [host] = [...allNodes(root)].find(([other]) => other.subgraph === node.graph) ?? []
-  return host && widgetFor(host, node.graph.inputs[origin_slot].name, root)
+  const hosts = new Set([...allNodes(root)].map(([other]) => other).filter((other) => other.subgraph === node.graph))
+  const input = node.graph.inputs?.[origin_slot]
+  return hosts.size === 1 && input ? widgetFor([...hosts][0], input.name, root) : undefined
 }

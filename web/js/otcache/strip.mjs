@@ -185,12 +185,12 @@ export class Strip {
   }
 
   key(event, setBudget) {
-    const total = this.data ? this.cells : Infinity
+    if (!this.data) return // how far the budget goes is not known yet
     const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 5, PageDown: -5, Home: -Infinity, End: Infinity }
     const step = steps[event.key]
     if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return
     event.preventDefault()
     event.stopPropagation() // ComfyUI's own arrow keys move nodes
-    setBudget(Math.min(Math.max((this.budget ?? this.ask().budget) + step, 1), total))
+    setBudget(Math.min(Math.max((this.budget ?? this.ask().budget) + step, 1), this.cells))
   }
 }
