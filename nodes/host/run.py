@@ -165,8 +165,11 @@ def time_range(cond: dict, dtype: torch.dtype) -> tuple[float, float]:
 
 
 def rounded(value: float, dtype: torch.dtype) -> float:
-    """`value` in `dtype`: torch rounds a number before it compares it with a tensor, which matters on the grid's points."""
-    return torch.tensor(float(value), dtype=dtype).item()
+    """`value` in single precision, unless noise levels are in double.
+
+    torch rounds a number before it compares it with a tensor, which matters where a bound is one of the grid's points.
+    """
+    return float(value) if dtype == torch.float64 else float(np.float32(float(value)))
 
 
 def time_ranges(conds: list[dict], dtype: torch.dtype) -> list[tuple[float, float]]:
