@@ -70,6 +70,7 @@ function followWidgets(node, strip) {
       // Not where another node gives it: a Primitive calls this whenever a prompt is made.
       if (name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
       strip.show()
+      node.graph?.setDirtyCanvas?.(true, true) // the classic canvas would show the old value until the mouse moves
     })
   }
   for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => strip.show())
