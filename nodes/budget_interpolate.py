@@ -2,14 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..otcache_core.interpolation import (
-    budget_for_speedup,
-    error_curve,
-    judged_errors,
-    known_schedules,
-    schedule_at,
-    smallest_budget,
-)
+from ..otcache_core.interpolation import budget_for_speedup, schedule_at, smallest_budget
 from .schema import OTSchedule, field, schema
 
 BY_HAND, BY_ERROR, BY_SPEEDUP = "by hand", "by error", "by speed-up"
@@ -63,17 +56,20 @@ class OTBudgetInterpolate(io.ComfyNode):
         from .pictures import figure_image
 
         asked = {"budget": budget, "choose": choose, "target_error": target_error, "target_speedup": target_speedup}
-        found = schedule_at(reference, anchor, chosen_budget(reference, anchor, **asked))
+        strip = budget_strip(reference, anchor, asked)
+        found = schedule_at(reference, anchor, chosen_budget(strip["curve"], reference.steps, **asked))
         labels = [f"anchor, {anchor.budget}", f"budget {found.budget} of {found.steps}", f"reference, {reference.budget}"]
         plot = figure_image(schedule_strips([anchor, found, reference], labels))
-        return io.NodeOutput(found, plot, ui={"otcache": [budget_strip(reference, anchor, asked)]})
+        return io.NodeOutput(found, plot, ui={"otcache": [strip]})
 
 
-def chosen_budget(reference, anchor, budget: int, choose: str, target_error: float, target_speedup: float) -> int:
-    """The budget that the widgets ask for; more than the grid's N steps is N. Raises `OTCacheError` as the rules do."""
+def chosen_budget(curve, steps: int, budget: int, choose: str, target_error: float, target_speedup: float) -> int:
+    """The budget that the widgets ask for; more than the grid's `steps` is all of them. Raises `OTCacheError` as the rules do.
+
+    curve: the errors that the strip draws.
+    """
     if choose == BY_ERROR:
-        inner, prepared = known_schedules(reference, anchor)
-        return smallest_budget(error_curve(judged_errors([inner, *prepared])), reference.steps, target_error)
+        return smallest_budget(curve, steps, target_error)
     if choose == BY_SPEEDUP:
-        return budget_for_speedup(reference.steps, target_speedup)
-    return min(budget, reference.steps)
+        return budget_for_speedup(steps, target_speedup)
+    return min(budget, steps)
