@@ -39,7 +39,7 @@ class Bench:
         """`budget` of 50 even steps; fitted weights are for two bands, as calibration makes them."""
         import numpy as np
 
-        library = self.host.module("otcache_core.schedule")
+        library = self.host.module("otcache_core.schedules.schedule")
         return library.make_schedule(
             sigmas=tuple(np.linspace(1, 0, STEPS + 1)),
             compute_steps=library.uniform_steps(budget, STEPS),

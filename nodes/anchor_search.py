@@ -5,9 +5,9 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES
+from ..otcache_core.calibration.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
 from ..otcache_core.errors import OTCacheError
-from ..otcache_core.metrics import DEFAULT, DISTANCES
-from ..otcache_core.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
 from .schema import OTCalibration, OTSchedule, field, schema
 
 
@@ -51,7 +51,7 @@ class OTAnchorSearch(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
-        from ..otcache_core.search import open_storage
+        from ..otcache_core.calibration.search import open_storage
         from .host.calibration import run_on_model
         from .host.progress import NodeProgress, duration
 
@@ -85,8 +85,8 @@ def plot(anchor, reference):
     """Strips of all prepared schedules above the error against the budget, an IMAGE."""
     import numpy as np
 
-    from ..otcache_core.figures import to_image
-    from ..otcache_core.plots import error_against_budget, schedule_strips
+    from ..otcache_core.drawing.figures import to_image
+    from ..otcache_core.drawing.plots import error_against_budget, schedule_strips
     from .pictures import array_image
 
     prepared = anchor.prepared

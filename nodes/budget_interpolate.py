@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..otcache_core.interpolation import budget_for_speedup, schedule_at, smallest_budget
+from ..otcache_core.schedules.interpolation import budget_for_speedup, schedule_at, smallest_budget
 from .schema import OTSchedule, field, schema
 
 BY_HAND, BY_ERROR, BY_SPEEDUP = "by hand", "by error", "by speed-up"
@@ -51,8 +51,8 @@ class OTBudgetInterpolate(io.ComfyNode):
 
     @classmethod
     def execute(cls, reference, anchor, budget, choose=BY_HAND, target_error=0.03, target_speedup=4.0) -> io.NodeOutput:
-        from ..otcache_core.plots import schedule_strips
-        from ..otcache_core.strip import budget_strip
+        from ..otcache_core.drawing.plots import schedule_strips
+        from ..otcache_core.drawing.strip import budget_strip
         from .pictures import figure_image
 
         asked = {"budget": budget, "choose": choose, "target_error": target_error, "target_speedup": target_speedup}

@@ -4,7 +4,7 @@ import comfy.samplers
 import nodes as core_nodes  # ComfyUI's, not this pack's
 from comfy_api.latest import io
 
-from ..otcache_core.strip import run_strip
+from ..otcache_core.drawing.strip import run_strip
 from .apply_cache import LEVELS, level_input
 from .host.attach import with_cache
 from .schema import OTSchedule, field, schema

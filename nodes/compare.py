@@ -7,8 +7,8 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..otcache_core import metrics
+from ..otcache_core.drawing.pictures import ERROR_FULL_SCALE, error_map
 from ..otcache_core.errors import OTCacheError
-from ..otcache_core.pictures import ERROR_FULL_SCALE, error_map
 from .pictures import colours
 from .schema import field, schema
 

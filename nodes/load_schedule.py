@@ -4,8 +4,8 @@ import hashlib
 
 from comfy_api.latest import io
 
-from ..otcache_core.presets import preset, preset_names
-from ..otcache_core.schedule import load_schedule
+from ..otcache_core.schedules.presets import preset, preset_names
+from ..otcache_core.schedules.schedule import load_schedule
 from .saved_schedules import saved_names, saved_path
 from .schema import OTSchedule, field, schema
 

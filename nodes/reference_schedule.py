@@ -8,9 +8,9 @@ import comfy.samplers
 import folder_paths
 from comfy_api.latest import io
 
+from ..otcache_core.calibration.pipeline import REFERENCE_BUDGET, Settings, reference_schedule
+from ..otcache_core.calibration.recording import observe
 from ..otcache_core.errors import OTCacheError
-from ..otcache_core.observation import observe
-from ..otcache_core.pipeline import REFERENCE_BUDGET, Settings, reference_schedule
 from .schema import OTCalibration, OTSchedule, field, schema
 
 STRIPS = (5, 8, 10, 12, 15, 20, 25)
@@ -99,7 +99,7 @@ class OTReferenceSchedule(io.ComfyNode):
 
 def plot(reference, observed):
     """The reference's strip above those of the graph's own paths, an IMAGE."""
-    from ..otcache_core.plots import schedule_strips
+    from ..otcache_core.drawing.plots import schedule_strips
     from .pictures import figure_image
 
     paths = observed.paths["graph, fitted"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from ..otcache_core.errors import OTCacheError
-from ..otcache_core.schedule import Schedule, load_schedule
+from ..otcache_core.schedules.schedule import Schedule, load_schedule
 from .saved_schedules import path_to_save
 from .schema import OTSchedule, field, schema
 

@@ -6,7 +6,7 @@ from functools import cache
 from comfy_api.latest import io
 
 OTSchedule = io.Custom("OT_SCHEDULE")
-"""A link that carries an `otcache_core.schedule.Schedule`."""
+"""A link that carries an `otcache_core.schedules.schedule.Schedule`."""
 
 OTCalibration = io.Custom("OT_CALIBRATION")
 """A link that carries recorded runs and what they were recorded with."""

@@ -44,7 +44,7 @@ def parser(bench: bool) -> argparse.ArgumentParser:
     command = commands.add_parser("bench", help="compare with every baseline on held-out prompts")
     if bench:
         limit_threads()
-        from .bench import add_arguments
+        from .commands.bench import add_arguments
 
         add_arguments(command)
     command.set_defaults(run=run_bench)
@@ -110,15 +110,15 @@ def limit_threads() -> None:
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    from .outputs import output_folder
+    from .commands.output_folder import output_folder
 
     begin = time.perf_counter()
     with output_folder(options.out) as write:
         limit_threads()
-        from .progress import Bars
-        from .showcase import run_all, summary_table
-        from .showcase_model import demo_plan, demo_subject
-        from .showcase_page import all_files
+        from .commands.bars import Bars
+        from .commands.demo import run_all, summary_table
+        from .commands.demo_page import all_files
+        from .commands.embedded import demo_plan, demo_subject
 
         plan = demo_plan(options.trials, options.seed)
         subject = demo_subject(options.cases)
@@ -134,16 +134,16 @@ def run_demo(options: argparse.Namespace) -> int:
 
 
 def run_bench(options: argparse.Namespace) -> int:
-    from .bench import run
-    from .outputs import output_folder
-    from .progress import Bars
+    from .commands.bars import Bars
+    from .commands.bench import run
+    from .commands.output_folder import output_folder
 
     with output_folder(options.out), Bars() as bars:
         return run(options, print, bars)
 
 
 def run_show(options: argparse.Namespace) -> int:
-    from .show import describe, find_schedule, list_presets, retimed
+    from .commands.show import describe, find_schedule, list_presets, retimed
 
     if options.schedule is None:
         if options.steps is not None or options.shift is not None or options.png:
@@ -153,8 +153,8 @@ def run_show(options: argparse.Namespace) -> int:
     schedule = retimed(find_schedule(options.schedule), options.steps, options.shift)
     print(describe(schedule, sys.stdout.encoding))
     if options.png:
+        from .drawing.plots import schedule_strips, to_png
         from .files import written_whole
-        from .plots import schedule_strips, to_png
 
         png = to_png(schedule_strips([schedule], [""]))
         with written_whole(options.png) as temporary:
@@ -163,7 +163,7 @@ def run_show(options: argparse.Namespace) -> int:
 
 
 def run_search(options: argparse.Namespace) -> int:
-    from .outputs import output_folder
+    from .commands.output_folder import output_folder
 
     with ExitStack() as stack:
         if options.out:  # find out now that it cannot be written, not after the search
@@ -171,10 +171,10 @@ def run_search(options: argparse.Namespace) -> int:
                 raise OTCacheError(f"{options.out} is a folder; give the name of a file in it.")
             stack.enter_context(output_folder(Path(options.out).parent))
         limit_threads()
-        from .progress import Bars
-        from .search import open_storage
-        from .show import describe
-        from .showcase_model import demo_search
+        from .calibration.search import open_storage
+        from .commands.bars import Bars
+        from .commands.search import demo_search
+        from .commands.show import describe
 
         open_storage(options.storage)
         with Bars() as bars:

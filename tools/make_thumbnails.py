@@ -11,8 +11,8 @@ import sys
 
 from PIL import Image, ImageDraw, ImageFont
 
-from otcache_core.presets import preset
-from otcache_core.schedule import Schedule
+from otcache_core.schedules.presets import preset
+from otcache_core.schedules.schedule import Schedule
 
 from .make_workflows import FOLDER
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from otcache_core.interpolation import budget_for_speedup, expected_error, schedule_at, smallest_budget
-from otcache_core.presets import preset, shifted_sigmas
-from otcache_core.schedule import Schedule, make_schedule
-from otcache_core.strip import budget_strip
+from otcache_core.drawing.strip import budget_strip
+from otcache_core.schedules.interpolation import budget_for_speedup, expected_error, schedule_at, smallest_budget
+from otcache_core.schedules.presets import preset, shifted_sigmas
+from otcache_core.schedules.schedule import Schedule, make_schedule
 
 FILE = Path(__file__).resolve().parents[1] / "tests" / "web" / "vectors.json"
 CASES = 24

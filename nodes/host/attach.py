@@ -8,7 +8,7 @@ import numpy as np
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...otcache_core.errors import OTCacheError
-from ...otcache_core.schedule import Schedule
+from ...otcache_core.schedules.schedule import Schedule
 from .report import Report
 from .run import HostRun
 

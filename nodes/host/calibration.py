@@ -15,9 +15,9 @@ import comfy.sample
 import comfy.samplers
 import torch
 
+from ...otcache_core.calibration.recording import Observed
 from ...otcache_core.errors import OTCacheError
-from ...otcache_core.observation import Observed
-from ...otcache_core.rollout import Counted
+from ...otcache_core.sampling.rollout import Counted
 from .attach import refuse_other_caches, without_cache
 
 Result = TypeVar("Result")
@@ -190,7 +190,7 @@ class Work(comfy.samplers.Sampler):
 
 
 class ModelGenerator:
-    """`otcache_core.rollout.Generator` on a loaded model. Latents go in and out on the CPU in float32.
+    """`otcache_core.sampling.rollout.Generator` on a loaded model. Latents go in and out on the CPU in float32.
 
     Every evaluation is a check for interruption.
     """

@@ -6,8 +6,9 @@ import time
 import comfy.utils
 import server
 
-from ...otcache_core.figures import to_picture
-from ...otcache_core.live import Live, live_figure
+from ...otcache_core.calibration.live import Live
+from ...otcache_core.drawing.figures import to_picture
+from ...otcache_core.drawing.live import live_figure
 
 TEXT_INTERVAL = 0.2  # seconds between two lines that differ in numbers only
 PICTURE_SHARE = 0.02  # of the time goes into pictures of the same best schedule, at most

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from ...otcache_core.errors import OTCacheError
-from ...otcache_core.retiming import retime
-from ...otcache_core.runtime import CachedRun
-from ...otcache_core.schedule import Schedule
+from ...otcache_core.sampling.runtime import CachedRun
+from ...otcache_core.schedules.retiming import retime
+from ...otcache_core.schedules.schedule import Schedule
 from .blocks import BlockReuse
 from .report import Report
 

@@ -1,1 +1,4 @@
-"""The embedded tiny model: FLUX architecture, drawn data set, training script, weights, generator."""
+"""The embedded model: its architecture, the drawings that it was trained on, the training script and the weights.
+
+Read `generator.DemoGenerator` first. Only the commands and OT Demo Model use this folder.
+"""

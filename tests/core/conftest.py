@@ -9,8 +9,8 @@ import torch
 from hypothesis import settings
 from mixture import MixtureGenerator, linear_sigmas
 
-from otcache_core.rollout import record
-from otcache_core.trajectory import Trajectory
+from otcache_core.sampling.rollout import record
+from otcache_core.sampling.trajectory import Trajectory
 
 torch.set_num_threads(1)  # everything here is small, so that threads only wait for each other
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from otcache_core.schedule import Predictor
+from otcache_core.schedules.schedule import Predictor
 
 
 class FakeScorer:

@@ -58,7 +58,7 @@ class Host:
         self.classes, self.pack, self.load_seconds, self.added_modules = classes, pack, load_seconds, added_modules
 
     def module(self, name: str):
-        """A module of the pack, such as "nodes.compare" or "otcache_core.schedule": the very one that the nodes use."""
+        """A module of the pack, such as "nodes.compare" or "otcache_core.errors": the very one that the nodes use."""
         return importlib.import_module(f"{self.pack.__name__}.{name}")
 
     def run(self, node_id: str, **inputs) -> tuple:

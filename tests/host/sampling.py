@@ -7,7 +7,7 @@ import numpy as np
 
 def make_schedule(host, steps: int, budget: int, kind: str = "linear"):
     """A schedule on the even grid of `steps` steps with `budget` of them computed: step 0, then the rest spread out."""
-    library = host.module("otcache_core.schedule")
+    library = host.module("otcache_core.schedules.schedule")
     chosen = library.uniform_steps(budget, steps)
     rows = tuple(((1.2, -0.3, 0.1)[: k + 1]) for k in range(budget)) if kind == "fitted" else None
     return library.make_schedule(

@@ -43,7 +43,7 @@ def done(host, scenes, tmp_path_factory):
 def test_nodes_make_the_schedules_of_the_library(host, done):
     """Same model, seeds and prompts; the library runs its own forward pass, which rounds differently."""
     demo = host.module("otcache_core.demo.generator")
-    pipeline = host.module("otcache_core.pipeline")
+    pipeline = host.module("otcache_core.calibration.pipeline")
     cases = [demo.DemoCase(SEED + i, case.scene) for i, case in enumerate(demo.cases(4, SCENES))]
     settings = pipeline.Settings(budgets=range(8, 16), model="demo")
     found = pipeline.calibrate(demo.DemoGenerator(), cases, np.array(done.reference.sigmas), settings)

@@ -21,7 +21,7 @@ def test_known_numbers(host):
 
 
 def test_agrees_with_the_library(host):
-    metrics = host.module("otcache_core.metrics")
+    metrics = host.module("otcache_core.calibration.metrics")
     a, b = pictures(3), (pictures(3) + 0.05 * pictures(3, seed=1)).clamp(0, 1)
     text, _, beside = host.run("OTCompare", cached=b, full=a)
     channels = b.movedim(-1, 1), a.movedim(-1, 1)
@@ -102,8 +102,8 @@ def test_inputs_are_left_alone(host):
 
 
 def test_figures_become_images(host):
-    plots = host.module("otcache_core.plots")
-    preset = host.module("otcache_core.presets").preset("lemica-flux1-dev-10")
+    plots = host.module("otcache_core.drawing.plots")
+    preset = host.module("otcache_core.schedules.presets").preset("lemica-flux1-dev-10")
     image = host.module("nodes.pictures").figure_image(plots.schedule_strips([preset]))
     assert image.ndim == 4 and image.shape[0] == 1 and image.shape[-1] == 3 and image.dtype == torch.float32
     assert 0 <= image.min() < 0.5 < image.max() <= 1

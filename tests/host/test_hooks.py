@@ -29,7 +29,7 @@ def test_computing_every_step_changes_nothing(host, demo_small, level, cfg):
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_the_last_computed_steps_are_exact_with_blocks_hooked(host, demo_small, cfg):
     # Nothing is skipped before the last step, so the hooks are in place all along and must not change a bit.
-    library = host.module("otcache_core.schedule")
+    library = host.module("otcache_core.schedules.schedule")
     almost = make_schedule(host, 12, 12).replace(compute_steps=tuple(range(11)))
     assert isinstance(almost, library.Schedule)
     seen = {}
@@ -90,7 +90,7 @@ def test_skipped_steps_follow_the_librarys_velocities(host, demo_small):
     handle.remove()
     import comfy.sample
 
-    run = host.module("otcache_core.runtime").CachedRun(schedule)
+    run = host.module("otcache_core.sampling.runtime").CachedRun(schedule)
     x = comfy.sample.prepare_noise(demo_small.latent["samples"], 7)
     for step in range(12):
         sigma, following = schedule.sigmas[step], schedule.sigmas[step + 1]
@@ -165,7 +165,7 @@ class Watch:
 
     def __init__(self, host, monkeypatch):
         self.refs = []
-        runtime, blocks = host.module("otcache_core.runtime"), host.module("nodes.host.blocks")
+        runtime, blocks = host.module("otcache_core.sampling.runtime"), host.module("nodes.host.blocks")
         observe, keep = runtime.CachedRun.observe, blocks.BlockReuse._keep
 
         def observe_watched(run, step, d):
@@ -225,7 +225,7 @@ def test_memory_while_sampling_is_a_few_latents(host, demo_small, monkeypatch):
     most = []
     with forwards(demo_small.model, lambda count: most.append(watch.alive())):
         ksampler(host, demo_small, cached.model, steps=24)
-    assert 0 < max(most) <= host.module("otcache_core.schedule").HISTORY
+    assert 0 < max(most) <= host.module("otcache_core.schedules.schedule").HISTORY
 
 
 def test_an_unknown_level_is_an_error_that_names_the_levels(host, demo_small):

@@ -58,7 +58,7 @@ def test_two_hundred_runs_do_not_grow():
 
 @pytest.mark.parametrize("kind,span", [("hold", 0), ("linear", 0), ("quadratic", 0), ("fitted", 0), ("mean_velocity", 4)])
 def test_a_run_keeps_at_most_span_and_one_latents(host, demo_small, monkeypatch, kind, span):
-    runtime, runs = host.module("otcache_core.runtime"), []
+    runtime, runs = host.module("otcache_core.sampling.runtime"), []
     original = runtime.CachedRun.__init__
 
     def init(run, *args):
@@ -74,7 +74,7 @@ def test_a_run_keeps_at_most_span_and_one_latents(host, demo_small, monkeypatch,
         most.append(len({d.data_ptr() for d in kept if torch.is_tensor(d)}))
 
     model = Cached(host, demo_small.model, schedule_of(host, 24, kind, span)).model
-    history = host.module("otcache_core.schedule").HISTORY
+    history = host.module("otcache_core.schedules.schedule").HISTORY
     with forwards(demo_small.model, count):
         ksampler(host, demo_small, model, steps=24)
     assert 0 < max(most) <= max(span, history) + 1
@@ -85,6 +85,6 @@ def test_a_run_keeps_at_most_span_and_one_latents(host, demo_small, monkeypatch,
 def schedule_of(host, steps, kind, span=4):
     if kind != "mean_velocity":
         return make_schedule(host, steps, steps // 3, kind)
-    library = host.module("otcache_core.schedule")
+    library = host.module("otcache_core.schedules.schedule")
     plain = make_schedule(host, steps, steps // 3)
     return plain.replace(predictor=library.Predictor(kind=kind), spans=(span,) * (steps // 3))

@@ -30,11 +30,12 @@ def save(host, schedule, name, **inputs):
 
 
 def test_every_preset_loads(host):
-    presets = host.module("otcache_core.presets")
+    presets = host.module("otcache_core.schedules.presets")
     assert set(presets.preset_names()) <= set(options(host))
     for name in presets.preset_names():
         schedule, = host.run("OTLoadSchedule", schedule=name)
-        assert schedule == presets.preset(name) and isinstance(schedule, host.module("otcache_core.schedule").Schedule)
+        assert schedule == presets.preset(name)
+        assert isinstance(schedule, host.module("otcache_core.schedules.schedule").Schedule)
 
 
 def test_saved_comes_back_and_is_listed(host, folder):

@@ -97,7 +97,7 @@ def numbers_at_row_ends(page):
 
 
 def presets(host):
-    library = host.module("otcache_core.presets")
+    library = host.module("otcache_core.schedules.presets")
     return {"reference": library.preset("lemica-flux1-dev-15"), "anchor": library.preset("lemica-flux1-dev-10")}
 
 
@@ -114,7 +114,7 @@ def test_strip_data_survive_json_and_agree_with_the_nodes_own_choice(host):
 def judged(host):
     """Reference and anchor as `presets`, the anchor with errors measured at 11, 12 and 14."""
     both = presets(host)
-    at = host.module("otcache_core.interpolation").schedule_at
+    at = host.module("otcache_core.schedules.interpolation").schedule_at
     scored = [at(**both, budget=budget).replace(score=score) for budget, score in ((11, 0.05), (12, 0.03), (14, 0.03))]
     return both | {"anchor": both["anchor"].replace(metric="rmse", prepared=tuple(scored))}
 
@@ -143,7 +143,7 @@ def test_no_budget_by_error_without_calibration(host):
 
 
 def test_cached_sampler_tells_what_ran(host, demo):
-    schedule = host.module("otcache_core.presets").preset("lemica-flux1-dev-10")
+    schedule = host.module("otcache_core.schedules.presets").preset("lemica-flux1-dev-10")
     _, shown = host.run_with_ui(
         "OTCachedSampler", model=demo.model, seed=1, steps=20, cfg=1.0, sampler_name="euler", scheduler="simple",
         positive=demo.positive, negative=demo.negative, latent_image=demo.latent, denoise=1.0, schedule=schedule,

@@ -1,5 +1,5 @@
 // What a budget means: which steps run the model, and how large an error the calibration found there.
-// The arithmetic of otcache_core/interpolation.py (tests/web/vectors.json tells whether it still is).
+// The arithmetic of otcache_core/schedules/interpolation.py (tests/web/vectors.json tells whether it still is).
 import { interp, interpolate } from "./transport.mjs"
 
 /** How OT Budget Interpolate can choose: the values of its widget `choose`. */

@@ -1,4 +1,4 @@
-// The arithmetic of otcache_core/transport.py, step for step: a change there needs one here (tests/web/vectors.json tells).
+// The arithmetic of otcache_core/schedules/transport.py, step for step: a change there needs one here (tests/web/vectors.json tells).
 // Ties between two steps are decided by the last bit, so operations keep NumPy's order.
 
 /** Normalised trajectory time [N + 1]: 0 at the first sigma, 1 at the last, linear in sigma. */

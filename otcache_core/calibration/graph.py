@@ -1,0 +1,215 @@
+"""Budgeted shortest paths over compute steps, from recorded trajectories alone: no model evaluation.
+
+Nodes are grid steps, an edge i -> j means "compute i, predict everything up to j". All costs are quadratic forms in the
+Gram matrices of the recorded velocities (`trajectory.gram_matrices`): a predictor's error on an edge is a combination of
+recorded velocities, so N = 50 and eight cases take milliseconds an edge row, whatever the latent's size.
+
+Sources: peak-suppressed shortest path, MeanCache (arXiv 2601.19961); lexicographic minimax, LeMiCa (2511.00090);
+conditioning on the previous compute step, DPCache (2602.22654); propagating the cached state, OptimalSteps (2503.21774).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import OTCacheError
+from ..sampling.predictors import RIDGE, mean_velocity_step, solve_ridge
+from ..sampling.trajectory import gram_matrices
+from ..schedules.extrapolation import ORDERS, PRIOR_DAMPING, extrapolated_displacements
+from ..schedules.schedule import HISTORY, Predictor, check_budget
+
+SPANS = range(7)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the graph needs of the calibration cases: sigmas float64 [N + 1] and Gram matrices float64 [cases, N, N].
+
+    bands: the same by frequency band, float64 [bands, cases, N, N], for fitted weights; they are taken as orthogonal.
+    """
+
+    sigmas: np.ndarray
+    grams: np.ndarray
+    bands: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    def displacements(self, start: int) -> np.ndarray:
+        """Coefficients float64 [N - start, N] on the recorded velocities of x_j - x_start, for j = start + 1..N."""
+        h = np.where(np.arange(self.steps) >= start, np.diff(self.sigmas), 0.0)
+        return np.tril(np.broadcast_to(h, (self.steps, self.steps)))[start:]
+
+    def mean_squares(self, coefficients: np.ndarray) -> np.ndarray:
+        """|sum_l c_l d_l|^2 per element and case, float64 [..., cases], for coefficients [..., N]."""
+        return mean_squares(coefficients, self.grams)
+
+
+def recorded(trajectories, bands: int = 2) -> Recorded:
+    """The Gram matrices of `trajectories`; raises `OTCacheError` for an empty list or grids that differ."""
+    whole = gram_matrices(trajectories)
+    return Recorded(trajectories[0].sigmas, whole[0], gram_matrices(trajectories, bands) if bands > 1 else whole)
+
+
+def mean_squares(coefficients: np.ndarray, grams: np.ndarray) -> np.ndarray:
+    """|sum_l c_l d_l|^2 per element and case, float64 [..., cases], for coefficients [..., N] and grams [cases, N, N]."""
+    return np.maximum(np.einsum("...l,clm,...m->...c", coefficients, grams, coefficients, optimize=True), 0.0)
+
+
+def history_of(start: int, previous: int | None) -> list[int]:
+    """Compute steps that a predictor at `start` sees, newest first.
+
+    Beyond `previous` the same gap is assumed again, since an edge knows no earlier step.
+    """
+    if start == 0 or previous is None:
+        return [start]
+    gap = start - previous
+    return [step for step in (start, previous, previous - gap)[:HISTORY] if step >= 0]
+
+
+def fitted_segments(grams: np.ndarray, basis: np.ndarray, targets: np.ndarray, priors: np.ndarray, ridge: float):
+    """Ridge weights float64 [J, m] that take `basis` [m, N] to each of `targets` [J, N], fitted over all cases at once.
+
+    All three are coefficients on the recorded velocities; `priors` [J, m] are in the same units as the result.
+    """
+    seen = np.einsum("clm,bm->lb", grams, basis)
+    products, moments = basis @ seen, targets @ seen
+    return solve_ridge(products, moments, priors, ridge)
+
+
+def edge_errors(
+    recorded: Recorded, start: int, previous: int | None, predictor: Predictor, span: int = 0, ridge: float = RIDGE
+) -> np.ndarray:
+    """Mean squared displacement error float64 [N - start, cases] of the edges start -> j, on the recorded trajectory.
+
+    `span` is the lookback of "mean_velocity"; "fitted" is fitted to each edge by itself.
+    """
+    history = history_of(start, previous)
+    target = recorded.displacements(start)
+    basis = np.eye(recorded.steps)[history]
+    if predictor.kind in ORDERS:
+        order, damping = ORDERS[predictor.kind], predictor.damping
+        predicted = extrapolated_displacements(recorded.sigmas[history], recorded.sigmas[start:], order, damping) @ basis
+    elif predictor.kind == "mean_velocity":
+        predicted = mean_velocity_segments(recorded, start, span)
+    else:
+        priors = extrapolated_displacements(recorded.sigmas[history], recorded.sigmas[start:], 1, PRIOR_DAMPING)
+        total = np.zeros((len(target), len(recorded.grams)))
+        for grams in recorded.bands if predictor.bands > 1 else [recorded.grams]:
+            error = target - fitted_segments(grams, basis, target, priors, ridge) @ basis
+            error[0] = 0.0  # an edge of length one computes its only step
+            total += mean_squares(error, grams)
+        return total
+    return recorded.mean_squares(target - predicted)
+
+
+def mean_velocity_segments(recorded: Recorded, start: int, span: int) -> np.ndarray:
+    """Displacements float64 [N - start, N] that MeanCache's mean velocity with lookback `span` makes (0 and 1 hold)."""
+    rows = list(np.eye(recorded.steps)[: start + 1])
+    for step in range(start + 1, recorded.steps):
+        back = min(span, step)
+        held = back < 2
+        rows.append(rows[-1] if held else mean_velocity_step(recorded.sigmas[step - back : step + 2], rows[step - back :]))
+    return np.cumsum(np.diff(recorded.sigmas)[start:, None] * rows[start:], axis=0)
+
+
+def edge_costs(recorded: Recorded, predictor: Predictor, conditioned: bool = True, ridge: float = RIDGE):
+    """Costs of all edges, root mean square over cases and elements, in units of the latent.
+
+    Returns (costs, spans): costs float64 [N, N, N + 1] over (previous, start, j), inf where no such edge exists; start 0
+    has previous 0. Unconditioned costs assume the coming gap as the previous one. spans int [N, N + 1] holds the best
+    lookback of each edge for "mean_velocity", else zeros.
+    """
+    steps = recorded.steps
+    costs = np.full((steps, steps, steps + 1), np.inf)
+    spans = np.zeros((steps, steps + 1), dtype=int)
+    for start in range(steps):
+        if predictor.kind == "mean_velocity":
+            errors = [edge_errors(recorded, start, None, predictor, span).mean(1) for span in SPANS if span <= start]
+            spans[start, start + 1 :] = np.argmin(errors, axis=0)
+            costs[: max(start, 1), start, start + 1 :] = np.sqrt(np.min(errors, axis=0))
+            continue
+        by_previous = [edge_errors(recorded, start, p, predictor, ridge=ridge).mean(1) for p in range(max(start, 1))]
+        if conditioned:
+            costs[: len(by_previous), start, start + 1 :] = np.sqrt(by_previous)
+        else:
+            for j in range(start + 1, steps + 1):
+                assumed = max(2 * start - j, 0)
+                costs[: len(by_previous), start, j] = np.sqrt(by_previous[assumed][j - start - 1])
+    return costs, spans
+
+
+def peak_suppressed_paths(costs: np.ndarray, budgets, gamma: float = 4.0, gains: np.ndarray | None = None) -> dict[int, tuple]:
+    """For each budget B, the B compute steps that minimise sum over edges of (gains[j] * cost)^gamma.
+
+    costs: as of `edge_costs`; gains: float64 [N + 1], the growth of an error from step j to the end (None for ones).
+    Exact by dynamic programming over (previous, start), O(B N^3). Raises `OTCacheError` for a budget out of range.
+    """
+    steps, budgets = costs.shape[1], list(budgets)
+    top = max(check_budget(b, steps) for b in budgets)
+    if gamma < 1:
+        raise OTCacheError(f"gamma is {gamma}, but must be at least 1; 4 is a good choice.")
+    weighted = costs if gains is None else costs * gains
+    finite = weighted[np.isfinite(weighted)]
+    powers = (weighted / (finite.max() or 1.0)) ** gamma  # scaled, so that high powers neither vanish nor overflow
+    value = np.full((steps, steps), np.inf)
+    value[0, 0] = 0.0
+    paths, parents = {}, []
+    for count in range(1, top + 1):
+        total = value[:, :, None] + powers  # [previous, start, j]
+        if count in budgets:
+            previous, start = np.unravel_index(np.argmin(total[:, :, steps]), (steps, steps))
+            path = [int(start)]
+            for parent in reversed(parents):
+                path.append(int(previous))
+                previous, start = parent[previous, start], previous
+            paths[count] = tuple(reversed(path))
+        # Next state is (start, j): the best `previous` is forgotten after it has been noted.
+        parents.append(np.argmin(total, axis=0)[:, :steps])
+        value = np.min(total, axis=0)[:, :steps]
+    return paths
+
+
+def minimax_paths(costs: np.ndarray, budgets) -> dict[int, tuple]:
+    """For each budget, the path whose falling list of edge costs is lexicographically smallest (LeMiCa), exact.
+
+    costs: first-order, float64 [N, N, N + 1] with the same value for every `previous`. Adding one edge keeps the order
+    of two sorted lists, so dynamic programming over (count, step) is exact.
+    """
+    steps, budgets = costs.shape[1], list(budgets)
+    top = max(check_budget(b, steps) for b in budgets)
+    edges = costs[0]
+    state: dict[int, tuple] = {0: ((), (0,))}
+    paths = {}
+    for count in range(1, top + 1):
+        step_out: dict[int, tuple] = {}
+        for start, (peaks, path) in state.items():
+            for j in range(start + 1, steps + 1):
+                entry = (tuple(sorted((*peaks, edges[start, j]), reverse=True)), (*path, j))
+                if j not in step_out or entry < step_out[j]:
+                    step_out[j] = entry
+        if count in budgets:
+            paths[count] = step_out[steps][1][:-1]
+        state = {j: entry for j, entry in step_out.items() if j < steps}
+    return paths
+
+
+def path_cost(costs: np.ndarray, compute_steps) -> float:
+    """Root of the summed squared edge costs of a path, with `costs` as of `edge_costs`."""
+    steps = costs.shape[1]
+    previous = (0, *compute_steps[:-1])
+    following = (*compute_steps[1:], steps)
+    return float(np.sqrt(np.sum(costs[list(previous), list(compute_steps), list(following)] ** 2)))
+
+
+def cheapest_neighbours(costs: np.ndarray, compute_steps, count: int, reach: int = 2) -> list[tuple[int, ...]]:
+    """The `count` schedules of least path cost among those that shift one step of `compute_steps` by up to `reach`."""
+    steps, path = costs.shape[1], tuple(compute_steps)
+    found = set()
+    for k in range(1, len(path)):
+        for shift in range(-reach, reach + 1):
+            moved = path[k] + shift
+            if path[k - 1] < moved < (*path, steps)[k + 1]:
+                found.add((*path[:k], moved, *path[k + 1 :]))
+    return sorted(found - {path}, key=lambda candidate: path_cost(costs, candidate))[:count]

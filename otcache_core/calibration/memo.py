@@ -1,0 +1,58 @@
+"""What a long calibration has measured so far, kept in a file, so that an interrupted one goes on where it stopped."""
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+
+from ..errors import OTCacheError
+
+
+class Memo:
+    """Measurements by key, one JSON line each, appended as they are made.
+
+    A line that is damaged, as the last one of a killed process may be, is measured again. `path` None keeps everything in
+    memory only. Raises `OTCacheError` when the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path | None = None):
+        self._path = None if path is None else Path(path)
+        self._known: dict[Hashable, object] = {}
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a+b") as file:
+                file.seek(0)
+                data = file.read()
+                if data and not data.endswith(b"\n"):  # so that the next line is not glued to a damaged one
+                    file.write(b"\n")
+        except OSError as error:
+            raise self._unusable(error) from None
+        for line in data.splitlines():
+            try:
+                key, value = json.loads(line)
+                self._known[_frozen(key)] = value
+            except (ValueError, TypeError, RecursionError):
+                continue
+
+    def get(self, key):
+        """What was measured for `key`, as JSON gives it back, or None."""
+        return self._known.get(_frozen(key))
+
+    def put(self, key, value) -> None:
+        """Remember `value`, anything that JSON can hold."""
+        self._known[_frozen(key)] = value
+        if self._path is not None:
+            try:
+                with self._path.open("a", encoding="ascii") as file:
+                    file.write(json.dumps([key, value]) + "\n")
+            except OSError as error:
+                raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> OTCacheError:
+        reason = error.strerror or error
+        return OTCacheError(f"Cannot write {self._path}: {reason}; free space or choose a folder that you may write to.")
+
+
+def _frozen(key) -> Hashable:
+    return tuple(map(_frozen, key)) if isinstance(key, (list, tuple)) else key

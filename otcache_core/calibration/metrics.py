@@ -1,0 +1,135 @@
+"""Distances between pictures, one calling convention, none of which downloads anything unless asked to.
+
+A metric is `metric(images, references) -> float64 [n]`, one number a picture, for float tensors [n, 3, H, W] in [0, 1].
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ..errors import OTCacheError
+
+Metric = Callable[[torch.Tensor, torch.Tensor], np.ndarray]
+# The scale weights of Wang et al. 2003; small pictures use the first few, renormalised.
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW = 11
+CLOSE = 1e-3  # float32 resolves 1 - MS-SSIM to about 1e-6
+
+
+def rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
+    """Root mean squared error, in units of the picture's range."""
+    return ((images - references).double() ** 2).flatten(1).mean(1).sqrt().numpy(force=True)
+
+
+def psnr(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB, larger is better; 120 at most, where float32 pictures stop differing."""
+    return -20 * np.log10(np.maximum(rmse(images, references), 1e-6))
+
+
+def ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
+    """Structural similarity (Wang et al. 2004, 11 x 11 Gaussian window), larger is better, 1 is equal."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _check_size(images)
+    values = structural_similarity_index_measure(images, references, data_range=1.0, reduction="none")
+    return values.double().numpy(force=True).reshape(-1)
+
+
+def _check_size(images: torch.Tensor) -> None:
+    if (side := min(images.shape[-2:])) < WINDOW:
+        raise OTCacheError(f"Pictures of {side} pixels are too small for SSIM; decode at {WINDOW} pixels or more.")
+
+
+def ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
+    """Multi-scale structural similarity (Wang et al. 2003), larger is better, 1 is equal.
+
+    Pictures too small for all five scales use the first few. Raises `OTCacheError` for a side under 11 pixels.
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    side = min(images.shape[-2:])
+    _check_size(images)
+    # The window must fit after every halving; torchmetrics asks for more, the square of the scale's number.
+    levels = sum(side // max(2**level, level**2) >= WINDOW for level in range(len(SCALES)))
+    betas = tuple(np.array(SCALES[:levels]) / sum(SCALES[:levels]))
+
+    def compute(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return multiscale_structural_similarity_index_measure(
+            a, b, data_range=1.0, reduction="none", betas=betas, normalize="relu"
+        ).double()
+
+    values = compute(images.float(), references.float())
+    if (1 - values).min() < CLOSE:  # double precision costs several times as much
+        values = compute(images.double(), references.double())
+    return values.numpy(force=True).reshape(-1)
+
+
+def structure_rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
+    """sqrt(sqrt(1 - MS-SSIM) RMSE), smaller is better: no weights to load, and no weight between the two to choose.
+
+    MS-SSIM alone forgives a shifted tone and punishes faint noise on flat areas; RMSE does the opposite. 1 - MS-SSIM grows
+    with the square of a small error, so its root (a metric for SSIM: Brunet et al., IEEE TIP 2012) makes both equal
+    partners. Cases are aggregated by the geometric mean, under which a product treats both by their ratios.
+    """
+    return np.sqrt(np.sqrt(np.clip(1 - ms_ssim(images, references), 0, None)) * rmse(images, references))
+
+
+def lpips(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
+    """LPIPS (Zhang et al. 2018, AlexNet). Downloads its backbone on first use, so it is only used when asked for by name.
+
+    Raises `OTCacheError` when the package is not installed or the backbone cannot be had.
+    """
+    network = _lpips_network()
+    with torch.inference_mode():
+        return network(images.float() * 2 - 1, references.float() * 2 - 1).double().numpy(force=True).reshape(-1)
+
+
+_network = None
+
+
+def _lpips_network():
+    global _network
+    if _network is None:
+        try:
+            import lpips as package
+
+            _network = package.LPIPS(net="alex", verbose=False).eval()
+        except ImportError:
+            raise OTCacheError('Metric "lpips" needs a package: run "pip install lpips", or use "ms-ssim*rmse".') from None
+        except OSError as error:
+            raise OTCacheError(f'The backbone of "lpips" could not be downloaded ({error}); use "ms-ssim*rmse".') from None
+    return _network
+
+
+# Distances that a search can minimise: 0 is equal, smaller is better.
+DISTANCES: dict[str, Metric] = {"ms-ssim*rmse": structure_rmse, "rmse": rmse, "lpips": lpips}
+DEFAULT = "ms-ssim*rmse"
+
+
+def distance(name: str) -> Metric:
+    """The distance called `name`; raises `OTCacheError` listing the names there are."""
+    if name not in DISTANCES:
+        raise OTCacheError(f'metric is "{name}", but must be one of {", ".join(DISTANCES)}.')
+    return DISTANCES[name]
+
+
+def check_metric(name: str) -> None:
+    """Compute the distance called `name` once, so that a missing package is found now and not after the first full runs.
+
+    Raises `OTCacheError` that says what to install.
+    """
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    try:
+        distance(name)(picture, picture)
+    except ModuleNotFoundError as error:
+        package = error.name.split(".")[0]
+        raise OTCacheError(f'Metric "{name}" needs a package: run "pip install {package}" in the same environment.') from None
+
+
+def geometric_mean(values) -> float:
+    """exp(mean(log(v))): how cases are aggregated, since the arithmetic mean follows the one hardest case and overfits.
+
+    Values are bounded below by 1e-9, so that one perfect case does not decide.
+    """
+    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-9)))))

@@ -1,0 +1,199 @@
+"""The stages over an observed `Generator`: choose the reference, search the anchor and `prepare` every budget."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import OTCacheError
+from ..sampling.rollout import FITTED, Generator
+from ..schedules.presets import starting_grids
+from ..schedules.retiming import retime
+from ..schedules.schedule import Schedule, check_budget, make_schedule
+from ..schedules.transport import budget_to_lambda
+from .guard import GUARDED, STATE_AWARE, Candidate, Guarded, guard
+from .live import Live
+from .memo import Memo
+from .metrics import DEFAULT, check_metric
+from .recording import Meter, Observed, Paths, Progress, observe
+from .scoring import Scorer
+from .search import Standing, search_steps, study_name
+
+BUDGETS = range(5, 26)
+REFERENCE_BUDGET = 15
+ANCHOR_BUDGET = 8
+TRIALS = 60
+ALLOWANCE = 28.0
+SHARED = 0.7  # of the kept schedules' evaluations are made when weights are fitted anew; they share the rest as prefixes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a calibration is asked for; the defaults suit 50 steps.
+
+    allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
+    tries fewer candidates. storage: the search's Optuna storage; memory: a folder for all other measurements. With both,
+    an interrupted calibration goes on where it stopped.
+    """
+
+    budgets: Sequence[int] = BUDGETS
+    reference_budget: int = REFERENCE_BUDGET
+    anchor_budget: int = ANCHOR_BUDGET
+    trials: int = TRIALS
+    allowance: float = ALLOWANCE
+    gamma: float = 4.0
+    metric: str = DEFAULT
+    law: str = "log"
+    seed: int = 0
+    storage: str | None = None
+    memory: str | None = None
+    model: str = ""
+
+    def check(self, steps: int) -> None:
+        """Raise `OTCacheError` unless every budget fits a run of `steps` steps."""
+        check_budget(self.reference_budget, steps, "reference budget")
+        check_budget(self.anchor_budget, steps, "anchor budget")
+        budget_to_lambda(self.anchor_budget, self.anchor_budget, self.reference_budget, self.law)
+        for budget in self.budgets:
+            check_budget(budget, steps)
+        check_metric(self.metric)
+        if not (self.gamma >= 1 and self.trials >= 1):
+            raise OTCacheError(f"gamma is {self.gamma} and trials is {self.trials}, but both must be at least 1; try 4 and 60.")
+
+
+@dataclass
+class Calibrated:
+    """What a calibration yields.
+
+    anchor carries all `schedules` as prepared. geodesic holds the unguarded interpolation's steps for each budget,
+    candidates what the guard tried. evaluations: model evaluations a case, stage by stage, those of `observed` included.
+    """
+
+    reference: Schedule
+    anchor: Schedule
+    schedules: dict[int, Schedule]
+    geodesic: dict[int, tuple[int, ...]]
+    candidates: dict[int, list[Candidate]]
+    observed: Observed
+    evaluations: dict[str, float] = field(default_factory=dict)
+
+
+class Latents:
+    """A generator whose pictures are its latents, for judging without a decoder."""
+
+    def __init__(self, generator: Generator):
+        self.noise, self.velocity = generator.noise, generator.velocity
+
+    def decode(self, x):
+        return x
+
+
+def search_starts(paths: Paths, budget: int, sigmas) -> list[tuple[int, ...]]:
+    """What a search at `budget` tries first: the graphs' own paths, then uniform and published grids."""
+    return list(dict.fromkeys([by_budget[budget] for by_budget in paths.values()] + starting_grids(budget, sigmas)))
+
+
+def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **fields) -> Schedule:
+    """A schedule of this calibration."""
+    grid = observed.sigmas
+    return make_schedule(
+        name=f"{settings.model or 'model'}-{stage}-{len(steps)}of{len(grid) - 1}",
+        sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=FITTED, weights=rows, stage=stage,
+        model=settings.model, cases=tuple(str(case)[:500] for case in observed.cases), **fields,
+    )  # fmt: skip
+
+
+def reference_schedule(generator: Generator, observed: Observed, settings: Settings = Settings()) -> Schedule:  # noqa: B008
+    """The best of the graphs' paths at the reference budget by the final latents' RMSE, which needs no decoder.
+
+    What it spends is entered in `observed`. Raises `OTCacheError` for settings that do not fit the grid.
+    """
+    check_budget(settings.reference_budget, len(observed.sigmas) - 1, "reference budget")
+    meter = Meter(generator, observed.cases, observed.evaluations)
+    scorer = Scorer(Latents(meter.generator), observed.cases, observed.trajectories, "rmse")
+    names = (*GUARDED, STATE_AWARE)
+    steps, score = scorer.choose([observed.paths[name][settings.reference_budget] for name in names])
+    schedule = describe(settings, observed, "reference", steps, scorer.final_rows(steps), metric="latent rmse", score=score)
+    meter.lap("reference")
+    observed.evaluations = meter.stages
+    return schedule
+
+
+def prepare(
+    generator: Generator,
+    observed: Observed,
+    reference: Schedule,
+    settings: Settings = Settings(),  # noqa: B008
+    progress: Progress | None = None,
+    watch: Callable[[Live], None] | None = None,
+) -> Calibrated:
+    """Search the anchor, and guard the interpolation at every budget asked for.
+
+    A `reference` made on another grid is re-timed. `watch` is called with what there is to see after every trial and every
+    budget that was guarded; pictures are then [3, H, W]. Raises `OTCacheError` for settings that do not fit.
+    """
+    settings.check(len(observed.sigmas) - 1)
+    cases, grid = observed.cases, observed.sigmas
+    meter = Meter(generator, cases, observed.evaluations)
+    scorer = Scorer(meter.generator, cases, observed.trajectories, settings.metric)
+    if settings.memory is not None:
+        scorer.memo = Memo(Path(settings.memory) / f"{study_name(scorer, 0, settings.model)}.jsonl")
+    reference = retime(reference, grid)
+    if watch:
+        live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, scorer.full_picture)
+
+    def searched(standing: Standing) -> None:
+        if watch:
+            live.search(standing, scorer.picture(standing.steps))
+            watch(live)
+        if progress:
+            progress("search", standing.done, standing.wanted, f"best {standing.score:.4g}")
+
+    def guarded_at(done: int, total: int, budget: int, here: Guarded) -> None:
+        if watch:
+            live.guard(budget, here.score)
+            watch(live)
+        if progress:
+            progress("guard", done, total, f"B = {budget}: {here.best.source}")
+
+    anchor, anchor_score = search_steps(
+        scorer, settings.anchor_budget, settings.trials, search_starts(observed.paths, settings.anchor_budget, grid),
+        settings.seed, settings.storage, settings.model, searched,
+    )  # fmt: skip
+    meter.lap("search")
+    final = SHARED * (sum(settings.budgets) + len(anchor)) if scorer.fits_some else 0
+    begin, allowance = meter.total, settings.allowance * (len(grid) - 1) - final - meter.total
+    guarded = guard(
+        scorer, anchor, reference.compute_steps, observed.paths, observed.costs, settings.budgets, settings.law,
+        guarded_at, lambda share: begin + share * allowance - meter.total,
+    )  # fmt: skip
+    meter.lap("guard")
+    parents = (f"anchor-{len(anchor)}", f"reference-{reference.budget}")
+    schedules = {}
+    for number, (budget, here) in enumerate(guarded.items(), 1):
+        schedules[budget] = describe(
+            settings, observed, "interpolated", here.best.steps, scorer.final_rows(here.best.steps),
+            metric=settings.metric, score=here.score, parents=parents, provenance=here.best.source,
+        )  # fmt: skip
+        if progress:
+            progress("final weights", number, len(guarded), f"B = {budget}")
+    anchor_schedule = describe(
+        settings, observed, "anchor", anchor, scorer.final_rows(anchor),
+        metric=settings.metric, score=anchor_score, prepared=tuple(schedules.values()),
+    )  # fmt: skip
+    meter.lap("final weights")
+    return Calibrated(
+        reference, anchor_schedule, schedules,
+        {budget: here.candidates[0].steps for budget, here in guarded.items()},
+        {budget: here.candidates for budget, here in guarded.items()},
+        observed, meter.stages,
+    )  # fmt: skip
+
+
+def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings = Settings(), progress=None) -> Calibrated:  # noqa: B008
+    """All stages on one model: a guarded schedule with fitted weights for every budget asked for.
+
+    Raises `OTCacheError` for settings that do not fit the grid, no cases, or runs that are not finite.
+    """
+    settings.check(len(sigmas) - 1)
+    observed = observe(generator, cases, sigmas, settings.gamma, progress)
+    return prepare(generator, observed, reference_schedule(generator, observed, settings), settings, progress)

@@ -1,0 +1,145 @@
+"""Recording a model: full runs, how errors grow, and every graph's own paths; all that later stages need beside the model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import OTCacheError
+from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, record, stack
+from ..sampling.trajectory import Spool, Trajectory, load_trajectory
+from ..schedules.schedule import Predictor, check_sigmas, uniform_steps
+from .graph import Recorded, edge_costs, minimax_paths, peak_suppressed_paths, recorded
+from .guard import STATE_AWARE
+from .propagation import growth_rates, output_gains, state_aware_paths
+
+# progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.
+Progress = Callable[[str, int, int, str], None]
+Paths = dict[str, dict[int, tuple[int, ...]]]
+
+GROWTH_CASES = 2
+SAME = 1e-3
+
+
+@dataclass
+class Observed:
+    """What recording a model yields, all that later stages need beside the model itself.
+
+    paths: the graphs' own paths at every budget 1..N, by name; costs: edge costs under the fitted predictor; evaluations:
+    model evaluations a case, stage by stage.
+    """
+
+    cases: Sequence
+    trajectories: Sequence[Trajectory]
+    paths: Paths
+    costs: np.ndarray
+    evaluations: dict[str, float]
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """The grid, float64 [N + 1]."""
+        return self.trajectories[0].sigmas
+
+
+class Meter:
+    """Evaluations a case, stage by stage, and the generator that counts them."""
+
+    def __init__(self, generator: Generator, cases: Sequence, before: dict[str, float] | None = None):
+        self.generator, self._cases = Counted(generator), len(cases)
+        self.stages, self._before = dict(before or {}), sum((before or {}).values())
+
+    @property
+    def total(self) -> float:
+        return self._before + self.generator.evaluations / self._cases
+
+    def lap(self, stage: str) -> None:
+        """What has been spent since the last call is `stage`'s."""
+        self.stages[stage] = self.total - sum(self.stages.values())
+
+
+def record_cases(
+    generator: Generator, cases: Sequence, sigmas, progress: Progress | None = None, folder: str | Path | None = None
+) -> Spool:
+    """Full runs of all cases; raises `OTCacheError` for no cases, a bad grid, or a run that is not finite.
+
+    folder: where finished runs are kept and found again when an interrupted recording is repeated; it must belong to these
+    cases and this grid alone. What is found is checked with one evaluation, for the model may be another.
+    """
+    if not len(cases):
+        raise OTCacheError("The calibration set is empty; give at least one case (a prompt and a seed).")
+    try:
+        sigmas = check_sigmas(sigmas)
+    except ValueError as error:
+        raise OTCacheError(f"{error}.") from None
+    spool = Spool()
+    for number, case in enumerate(cases, 1):
+        path = folder and Path(folder) / f"{number}.safetensors"
+        found = load_trajectory(path) if path and path.exists() else None
+        if found is None or not repeats(generator, case, found):
+            found = record(generator, case, sigmas)
+            if path:
+                found.save(path)
+        spool.append(found)
+        if progress:
+            progress("record", number, len(cases), "")
+    return spool
+
+
+def repeats(generator: Generator, case, recorded: Trajectory) -> bool:
+    """Whether the model still gives what was recorded half-way, but for rounding."""
+    step = recorded.steps // 2
+    d = generator.velocity(recorded.x[step : step + 1], float(recorded.sigmas[step]), [case])[0]
+    return bool((d - recorded.d[step]).norm() <= SAME * recorded.d[step].norm())
+
+
+def measure_growth(generator: Generator, cases: Sequence, trajectories: Sequence) -> np.ndarray:
+    """kappa float64 [N] from one held run at half the steps; see `propagation.growth_rates`."""
+    steps = uniform_steps((len(trajectories[0].sigmas)) // 2, len(trajectories[0].sigmas) - 1)
+    rollouts = Rollouts(generator, cases, trajectories, Predictor(kind="hold"))
+    nodes = [rollouts.node(steps[: k + 1]) for k in range(len(steps))]
+    recorded_x, recorded_d = ([stack(trajectories, name, i) for i in steps] for name in "xd")
+    return growth_rates(
+        rollouts.sigmas, steps, [n.x for n in nodes], [n.d[0] for n in nodes], recorded_x, recorded_d
+    )  # fmt: skip
+
+
+def graph_paths(seen: Recorded, kappa: np.ndarray, budgets, gamma: float = 4.0) -> tuple[Paths, np.ndarray]:
+    """Every graph's own path at every budget, by name, and the edge costs under the fitted predictor; no model runs."""
+    fitted, _ = edge_costs(seen, FITTED)
+    held, _ = edge_costs(seen, Predictor(kind="hold"), conditioned=False)
+    gains = output_gains(seen.sigmas, kappa) ** 0.5
+    paths = {
+        "graph, fitted": peak_suppressed_paths(fitted, budgets, gamma),
+        "graph, fitted, gains": peak_suppressed_paths(fitted, budgets, gamma, gains),
+        "graph, fitted, gamma 1": peak_suppressed_paths(fitted, budgets, 1.0),
+        "graph, minimax": minimax_paths(held, budgets),
+        STATE_AWARE: state_aware_paths(seen, kappa, budgets, beam=2),
+    }
+    return paths, fitted
+
+
+def observe(
+    generator: Generator,
+    cases: Sequence,
+    sigmas,
+    gamma: float = 4.0,
+    progress: Progress | None = None,
+    folder: str | Path | None = None,
+) -> Observed:
+    """Record full runs of all cases (see `record_cases`), measure error growth and solve every graph.
+
+    Raises `OTCacheError` for no cases, a bad grid, or a run that is not finite.
+    """
+    meter = Meter(generator, cases)
+    trajectories = record_cases(meter.generator, cases, sigmas, progress, folder)
+    meter.lap("record")
+    few = min(GROWTH_CASES, len(cases))
+    kappa = measure_growth(meter.generator, cases[:few], [trajectories[i] for i in range(few)])
+    meter.lap("error growth")
+    if progress:
+        progress("graphs", 0, 1, "")
+    paths, costs = graph_paths(recorded(trajectories), kappa, range(1, len(trajectories[0].sigmas)), gamma)
+    if progress:
+        progress("graphs", 1, 1, "")
+    return Observed(cases, trajectories, paths, costs, meter.stages)

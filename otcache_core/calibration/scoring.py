@@ -1,0 +1,136 @@
+"""The end-to-end objective: how far cached pictures are from full ones, case by case."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from ..errors import OTCacheError
+from ..sampling.predictors import RIDGE
+from ..sampling.rollout import FITTED, Generator, Rollouts
+from ..sampling.trajectory import Trajectory
+from ..schedules.schedule import Predictor
+from .memo import Memo
+from .metrics import DEFAULT, distance, geometric_mean
+
+FITTED_CASES = (2, 4)  # at least and at most, of more than one case
+MARGIN = 0.1  # over the root of the cases seen: how much worse than the best a candidate may be and still be run on
+
+
+class Scorer:
+    """Scores compute steps on the calibration cases, cheapest evidence first.
+
+    Weights are fitted on the first `fit_cases` cases (None: half of them, within `FITTED_CASES`), rolled out together; the
+    remaining ones use those weights one after the other, so that a poor candidate is dropped before all cases have been
+    run, and a candidate is also judged on cases that its weights have not seen.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        cases: Sequence,
+        trajectories: Sequence[Trajectory],
+        metric: str = DEFAULT,
+        predictor: Predictor = FITTED,
+        fit_cases: int | None = None,
+        ridge: float = RIDGE,
+        max_bytes: int = 2**29,
+    ):
+        self.memo = Memo()
+        self.generator, self.metric = generator, distance(metric)
+        if fit_cases is None:
+            fit_cases = int(np.clip((len(cases) + 1) // 2, *FITTED_CASES))
+        if not len(cases) or fit_cases < 1:
+            raise OTCacheError("A score needs at least one case, and at least one to fit weights on; give one.")
+        fit_cases = min(fit_cases, len(cases))
+        cuts = [0, *range(fit_cases, len(cases) + 1)]
+        max_bytes //= 2  # half for the fits on all cases
+        self.groups = [
+            Rollouts(generator, cases[a:b], trajectories[a:b], predictor, ridge, max_bytes // len(cuts))
+            for a, b in zip(cuts, cuts[1:], strict=False)
+        ]
+        whole = len(self.groups) == 1
+        self._whole = self.groups[0] if whole else Rollouts(generator, cases, trajectories, predictor, ridge, max_bytes)
+        self._references = [generator.decode(torch.stack([t.x[-1] for t in group.trajectories])) for group in self.groups]
+        self._seen: dict[tuple[int, ...], list[np.ndarray]] = {}
+        self._rows: dict[tuple[int, ...], tuple] = {}
+        self._shown: tuple[tuple[int, ...], torch.Tensor] | None = None
+
+    @property
+    def full_picture(self) -> torch.Tensor:
+        """The first case's picture of the full run, [3, H, W] in [0, 1]."""
+        return self._references[0][0]
+
+    def picture(self, steps: Sequence[int]) -> torch.Tensor | None:
+        """The first case's picture with `steps`, [3, H, W] in [0, 1]; None unless they were the last to be decoded."""
+        return self._shown[1] if self._shown and self._shown[0] == tuple(steps) else None
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        return self.groups[0].sigmas
+
+    @property
+    def fits_some(self) -> bool:
+        """Whether candidates' weights are fitted on some cases only, so that `final_rows` costs evaluations."""
+        return self._whole is not self.groups[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """What the full runs look like in a few rounded numbers: other models differ, other machines do not."""
+        pictures = torch.cat([reference.flatten(2).float().cpu() for reference in self._references])
+        return str([[f"{value:.2f}" for value in part.flatten().tolist()] for part in (pictures.mean(2), pictures.std(2))])
+
+    def distances(self, steps: Sequence[int]) -> Iterator[np.ndarray]:
+        """Distances float64 [cases of the group], one group after the other; what is known is not run again."""
+        steps = tuple(steps)
+        known = self._seen.setdefault(steps, [])
+        yield from list(known)
+        for group, reference in list(zip(self.groups, self._references, strict=True))[len(known) :]:
+            if (remembered := self.memo.get([steps, len(known)])) is None:
+                latents, rows = group.run(steps, self._rows.get(steps))
+                pictures = self.generator.decode(latents)
+                if not known:
+                    self._shown = steps, pictures[0].clone()
+                remembered = [self.metric(pictures, reference).tolist(), rows]
+                self.memo.put([steps, len(known)], remembered)
+            distances, rows = remembered
+            self._rows.setdefault(steps, tuple(map(tuple, rows)))
+            known.append(np.asarray(distances, dtype=np.float64))
+            yield known[-1]
+
+    def score(self, steps: Sequence[int]) -> float:
+        """Geometric mean of the distances over all cases."""
+        return geometric_mean(np.concatenate(list(self.distances(steps))))
+
+    def final_rows(self, steps: Sequence[int]) -> tuple:
+        """The weights of `steps` fitted anew on all cases: for a schedule that has been chosen, not for choosing."""
+        steps = tuple(steps)
+        if (rows := self.memo.get([steps, "final"])) is None:
+            rows = self._whole.run(steps)[1]
+            self.memo.put([steps, "final"], rows)
+        return tuple(map(tuple, rows))
+
+    def choose(self, candidates: Sequence[tuple[int, ...]], margin: float = MARGIN) -> tuple[tuple[int, ...], float]:
+        """The candidate with the lowest score, and that score.
+
+        A candidate whose running score is more than `margin` / sqrt(cases so far) worse than the best one's after the same
+        cases is dropped on the way.
+        """
+        alive = {steps: self.distances(steps) for steps in dict.fromkeys(candidates)}
+        seen: dict[tuple[int, ...], list[np.ndarray]] = {steps: [] for steps in alive}
+        for _ in self.groups:
+            for steps, distances in list(alive.items()):
+                try:
+                    seen[steps].append(next(distances))
+                except OTCacheError:  # this candidate diverges; that all do is an error
+                    del alive[steps]
+                    if not alive:
+                        raise
+            scores = {steps: geometric_mean(np.concatenate(seen[steps])) for steps in alive}
+            best = min(scores.values())
+            # What has been scored on all cases before costs nothing, so it is never dropped for an early leader.
+            known = {steps for steps in alive if len(self._seen.get(steps, ())) == len(self.groups)}
+            limit = best * (1 + margin / len(np.concatenate(seen[next(iter(alive))])) ** 0.5)
+            alive = {steps: alive[steps] for steps in alive if steps in known or scores[steps] <= limit}
+        winner = min(alive, key=scores.get)
+        return winner, scores[winner]

@@ -1,0 +1,4 @@
+"""`python -m otcache_core demo | bench | show | search`, and what only they use; the command line itself is `__main__`.
+
+Read `demo.run_all` first.
+"""

@@ -1,0 +1,124 @@
+"""How a skipped step's velocity is formed from the evaluations already made.
+
+Every predictor here is linear in past evaluations.
+
+* *Extrapolation* (hold, linear, quadratic): weights of the last evaluations at the skipped step's own sigma; see
+  `schedules.extrapolation`. MeanCache's mean velocity is a recursion of the same sort.
+* *Fitted multistep*: weights for the mean velocity u of the whole segment, from its compute step to the next, optionally
+  for low and high spatial frequencies apart, since layout settles earlier than texture. The compute step itself keeps
+  the model's output v_k; the skipped steps follow the ramp v_k + (sigma - sigma_k) g whose slope g makes the Euler sum
+  over the segment land where u does.
+
+The ramp is why a schedule that computes every step changes nothing, bit for bit, whatever its weights.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..errors import OTCacheError
+
+RIDGE = 1e-4
+LOW_PASS = 4  # side of the latent blocks whose means make up the low band
+
+
+def ramp_moment(sigmas: np.ndarray) -> float:
+    """sum_i h_i (sigma_i - sigma_k) over one segment's grid `sigmas` [m + 1]: how far a unit slope moves the latent."""
+    return float(np.diff(sigmas) @ (sigmas[:-1] - sigmas[0]))
+
+
+def ramp_slope(mean, velocity, sigmas: np.ndarray):
+    """Slope g such that velocity + (sigma - sigma_k) g sums over the segment `sigmas` [m + 1], m >= 2, to mean * h.
+
+    `mean` and `velocity` are latent-shaped tensors (or arrays); so is the result.
+    """
+    return (mean - velocity) * ((sigmas[-1] - sigmas[0]) / ramp_moment(sigmas))
+
+
+def mean_velocity_step(sigmas: np.ndarray, velocities):
+    """MeanCache's velocity at one skipped step (arXiv 2601.19961), as its published code forms it.
+
+    sigmas: float64 [K + 2], the K steps looked back on, the present one and the next; velocities: the K velocities before
+    the present step, oldest first, predicted ones included, K >= 1. With the displacement form of the mean velocity,
+    u = (x_i - x_{i-K}) / (sigma_i - sigma_{i-K}), it is v_{i-1} + (u - v_{i-K}) / (sigma_i - sigma_{i-K}) * h_i.
+    For a velocity linear in sigma that derivative is half the difference quotient (v_{i-1} - v_{i-K}) / (...), which is
+    why the two forms must not be confused.
+    """
+    sigmas = [float(sigma) for sigma in sigmas]
+    span = sigmas[-2] - sigmas[0]
+    reach = (sigmas[-1] - sigmas[-2]) / span
+    weights = [(after - before) / span * reach for before, after in pairwise(sigmas[:-1])]
+    weights[0] -= reach
+    weights[-1] += 1
+    return combine(weights, velocities)
+
+
+def combine(weights, tensors):
+    """sum_j weights[j] * tensors[j], as a new tensor."""
+    total = tensors[0] * float(weights[0])
+    for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
+        total = total + float(weight) * tensor
+    return total
+
+
+def low_band(x):
+    """The low band of latents [b, channels, ...]: `low_pass`, or x itself where there is no H and W to tell bands apart.
+
+    Audio is [b, channels, length], and ComfyUI hands video with audio over as one [b, 1, everything]: filtered as pictures
+    these would mix channels. All of such a latent is its low band, and its high band is empty.
+    """
+    return low_pass(x) if x.ndim >= 4 else x
+
+
+def low_pass(x):
+    """Low spatial frequencies of pictures [..., H, W]: means over blocks of `LOW_PASS`, interpolated back, a linear map."""
+    height, width = x.shape[-2:]
+    flat = x.reshape(-1, 1, height, width)
+    coarse = functional.interpolate(flat, (-(-height // LOW_PASS), -(-width // LOW_PASS)), mode="area")
+    return functional.interpolate(coarse, (height, width), mode="bilinear").reshape(x.shape)
+
+
+def mean_velocity(row, velocities, bands: int = 1):
+    """Mean velocity of one segment from a row of fitted weights and the last evaluations, newest first.
+
+    With two bands: low(sum_j row[j] v_j) + high(sum_j row[m + j] v_j) for m weights a band, high being what low leaves.
+    """
+    m = len(row) // bands
+    velocities = velocities[:m]
+    if bands == 1:
+        return combine(row, velocities)
+    low, high = np.asarray(row[:m]), np.asarray(row[m:])
+    return combine(high, velocities) + low_band(combine(low - high, velocities))
+
+
+def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: int = 1) -> np.ndarray:
+    """Ridge least squares for one segment: argmin_w |target - sum_j w_j basis_j|^2 + ridge tr/m |w - prior|^2, a band each.
+
+    basis: m latent-shaped tensors [cases, ...] (evaluations, newest first); target: the mean velocity that lands on the
+    recorded latent; prior: [m]. tr / m is the mean squared norm of the basis, which makes `ridge` dimensionless. Returns
+    float64 [bands * m]. Raises `OTCacheError` if anything is not finite.
+    """
+    vectors = torch.stack([*basis, target]).double()
+    parts = [vectors]
+    if bands == 2:
+        low = low_band(vectors.flatten(0, 1)).view_as(vectors)  # every case's like one latent of a batch
+        parts = [low, vectors - low]
+    rows = []
+    for part in parts:
+        flat = part.flatten(1)
+        products = (flat @ flat[:-1].T).numpy(force=True)
+        rows.append(solve_ridge(products[:-1], products[-1], prior, ridge))
+    return np.concatenate(rows)
+
+
+def solve_ridge(gram: np.ndarray, moment: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights float64 [..., m] that solve (gram + r I) w = moment + r prior with r = ridge * trace(gram) / m.
+
+    gram: [m, m]; moment, prior: [..., m], any number of right-hand sides.
+    """
+    if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
+        raise OTCacheError("A velocity is not finite (NaN or infinity), so no weights can be fitted; run in higher precision.")
+    strength = max(ridge, 1e-12) * np.trace(gram) / len(gram) + np.finfo(float).tiny
+    return np.linalg.solve(gram + strength * np.eye(len(gram)), (moment + strength * prior).T).T

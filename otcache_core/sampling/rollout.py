@@ -1,0 +1,205 @@
+"""Cached Euler runs of a group of cases, sharing every common prefix of compute steps.
+
+Between two compute steps every predictor moves the latent by h times a mean velocity that is a combination of past
+evaluations. So the state at the k-th compute step depends on the first k steps only, and two schedules that begin alike
+share that part of the run. `CachedRun` walks the same path step by step; a test holds them together.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..errors import OTCacheError
+from ..schedules.extrapolation import ORDERS, extrapolated_mean_weights, prior_weights
+from ..schedules.schedule import HISTORY, Predictor, Schedule, check_steps
+from .predictors import RIDGE, fit_weights, mean_velocity
+from .runtime import CachedRun
+from .trajectory import Trajectory
+
+FITTED = Predictor(kind="fitted", bands=2)  # what calibration fits
+
+
+class Generator(Protocol):
+    """What the stages need of a model. A case is whatever the generator takes for a prompt and a seed."""
+
+    def noise(self, case: Any) -> torch.Tensor:
+        """The latent [*latent] that the run of `case` starts from, at the first sigma."""
+
+    def velocity(self, x: torch.Tensor, sigma: float, cases: Sequence[Any]) -> torch.Tensor:
+        """dx / dsigma [n, *latent] at latents x [n, *latent] of n cases; guidance included."""
+
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        """Pictures [n, 3, H, W] in [0, 1] from final latents [n, *latent]."""
+
+
+class Counted:
+    """A generator that counts model evaluations, one for each case and sigma, and calls `tick` so that work can stop.
+
+    Raising in `tick` interrupts between two evaluations; whatever was stored until then stays.
+    """
+
+    def __init__(self, generator: Generator, tick: Callable[[int], None] | None = None):
+        self.generator = generator
+        self.evaluations = 0
+        self.tick = tick
+
+    def noise(self, case):
+        return self.generator.noise(case)
+
+    def decode(self, x):
+        return self.generator.decode(x)
+
+    def velocity(self, x, sigma, cases):
+        self.evaluations += len(cases)
+        if self.tick:
+            self.tick(self.evaluations)
+        return self.generator.velocity(x, sigma, cases)
+
+
+def record(generator: Generator, case, sigmas: np.ndarray) -> Trajectory:
+    """Run `case` in full with N Euler steps and keep everything; raises `OTCacheError` when something is not finite."""
+    x = generator.noise(case)
+    latents, velocities = [x], []
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        d = generator.velocity(x[None], float(sigma), [case])[0]
+        x = x + d * float(following - sigma)
+        latents.append(x)
+        velocities.append(d)
+    return Trajectory(sigmas, torch.stack(latents), torch.stack(velocities))
+
+
+def sample(generator: Generator, cases: Sequence, schedule: Schedule) -> torch.Tensor:
+    """Final latents [n, *latent] of cached Euler runs driven step by step by `CachedRun`, as a sampler node does it."""
+    run = CachedRun(schedule)
+    x = torch.stack([generator.noise(case) for case in cases])
+    for step, (sigma, following) in enumerate(zip(schedule.sigmas[:-1], schedule.sigmas[1:], strict=True)):
+        if run.computes(step):
+            d = generator.velocity(x, sigma, cases)
+            run.observe(step, d)
+        else:
+            d = run.predict(step)
+        x = x + d * (following - sigma)
+    return x
+
+
+@dataclass(frozen=True)
+class Node:
+    """The state of a cached run at its k-th compute step.
+
+    x: latents [cases, ...] there; d: the last evaluations, newest first; rows: mean-velocity weights of the k segments
+    that led here.
+    """
+
+    x: torch.Tensor
+    d: tuple[torch.Tensor, ...]
+    rows: tuple[tuple[float, ...], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.x.nbytes + self.d[0].nbytes  # older evaluations belong to the nodes before
+
+
+def stack(trajectories: Sequence[Trajectory], name: str, step: int) -> torch.Tensor:
+    """The recorded "x" or "d" of all cases at one step, [cases, ...]."""
+    return torch.stack([getattr(trajectory, name)[step] for trajectory in trajectories])
+
+
+class Rollouts:
+    """Cached runs of one group of cases.
+
+    For predictor "fitted" each segment's weights are fitted as the run goes, by ridge least squares over the group, so
+    that the cached latent lands on the recorded one; pass `rows` to use given weights instead. Nodes beyond `max_bytes`
+    are forgotten, least recently used first, and simply computed again.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        cases: Sequence,
+        trajectories: Sequence[Trajectory],
+        predictor: Predictor = FITTED,
+        ridge: float = RIDGE,
+        max_bytes: int = 2**29,
+    ):
+        if predictor.kind not in (*ORDERS, "fitted"):
+            raise OTCacheError(f'Rollouts cannot use predictor "{predictor.kind}"; use "fitted" or an extrapolation.')
+        if not len(cases) or len(cases) != len(trajectories):
+            raise OTCacheError(f"{len(cases)} cases with {len(trajectories)} recordings; give one recording for each case.")
+        self.generator, self.cases, self.predictor, self.ridge = generator, list(cases), predictor, ridge
+        self.sigmas = trajectories[0].sigmas
+        self.trajectories = trajectories
+        self._nodes: OrderedDict[tuple, Node] = OrderedDict()
+        self._bytes, self._max_bytes = 0, max_bytes
+
+    def run(self, steps: Sequence[int], rows: Sequence | None = None) -> tuple[torch.Tensor, tuple]:
+        """Final latents [cases, ...] and the weights used, one row a segment."""
+        try:
+            steps = check_steps(steps, len(self.sigmas) - 1)
+        except ValueError as error:
+            raise OTCacheError(f"{error}.") from None
+        for k in range(1, len(steps), 256):  # so that the recursion stays shallow
+            self.node(steps[:k], rows)
+        latents, used = self._advance(self.node(steps, rows), steps, len(self.sigmas) - 1, rows)
+        self._check(latents, len(self.sigmas) - 1)
+        return latents, used
+
+    def _check(self, tensor: torch.Tensor, step: int) -> None:
+        if not torch.isfinite(tensor).all():
+            raise OTCacheError(f"A cached run is not finite (NaN or infinity) at step {step}; run in higher precision.")
+
+    def node(self, prefix: tuple[int, ...], rows: Sequence | None = None) -> Node:
+        """The state at the last step of `prefix`, evaluated there."""
+        key = (prefix, None if rows is None else tuple(map(tuple, rows[: len(prefix) - 1])))
+        if key in self._nodes:
+            self._nodes.move_to_end(key)
+            return self._nodes[key]
+        step = prefix[-1]
+        if step == len(prefix) - 1:  # every step so far was computed: this is the recorded run itself
+            d = tuple(stack(self.trajectories, "d", i) for i in range(step, max(step - HISTORY, -1), -1))
+            node = Node(stack(self.trajectories, "x", step), d, tuple(self._own(k) for k in range(step)))
+        else:
+            before = self.node(prefix[:-1], rows)
+            x, used = self._advance(before, prefix[:-1], step, rows)
+            d = self.generator.velocity(x, float(self.sigmas[step]), self.cases)
+            self._check(d, step)
+            node = Node(x, (d, *before.d)[:HISTORY], used)
+        self._nodes[key] = node
+        self._bytes += node.nbytes
+        while self._bytes > self._max_bytes and len(self._nodes) > 1:
+            self._bytes -= self._nodes.popitem(last=False)[1].nbytes
+        return node
+
+    def _own(self, k: int) -> tuple[float, ...]:
+        return ((1.0,) + (0.0,) * min(k, HISTORY - 1)) * self.predictor.bands
+
+    def _advance(self, node: Node, steps: tuple[int, ...], end: int, rows) -> tuple[torch.Tensor, tuple]:
+        start, k = steps[-1], len(steps) - 1
+        grid = self.sigmas[start : end + 1]
+        past = self.sigmas[list(steps[::-1][:HISTORY])]
+        span = float(grid[-1] - grid[0])
+        if end == start + 1:
+            row = self._own(k)
+        elif self.predictor.kind in ORDERS:
+            row = extrapolated_mean_weights(past, grid, ORDERS[self.predictor.kind], self.predictor.damping)
+        elif rows is not None:
+            row = rows[k]
+        else:
+            target = (stack(self.trajectories, "x", end) - node.x) / span
+            row = fit_weights(node.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands)
+        row = tuple(float(w) for w in row)
+        return node.x + mean_velocity(row, node.d, self.predictor.bands) * span, (*node.rows, row)
+
+
+def refit(schedule: Schedule, rollouts: Rollouts) -> Schedule:
+    """`schedule` with weights fitted anew on recorded runs: what to do after re-timing when trajectories are at hand.
+
+    Raises `OTCacheError` when the runs were recorded on another grid.
+    """
+    if not np.array_equal(rollouts.sigmas, schedule.sigmas):
+        raise OTCacheError("The runs were recorded on another sigma grid than the schedule's; re-time the schedule to theirs.")
+    _, rows = rollouts.run(schedule.compute_steps)
+    return schedule.replace(predictor=rollouts.predictor, weights=rows, spans=None)

@@ -1,0 +1,150 @@
+"""The state machine of one sampling run: which steps run the model, and what the others use instead."""
+
+from bisect import bisect_left, bisect_right
+
+import numpy as np
+import torch
+
+from ..errors import OTCacheError
+from ..schedules.extrapolation import ORDERS, divided_differences, prior_weights
+from ..schedules.schedule import HISTORY, Schedule
+from .predictors import combine, mean_velocity, mean_velocity_step, ramp_slope
+
+ON_GRID = 1e-4  # relative; float32 sigmas that went through a sampler's own arithmetic
+
+
+class CachedRun:
+    """Drives one run of a schedule; made at its start, dropped at its end.
+
+    For each step i, in order: if `computes(i)`, evaluate the model and `observe(i, d)`, else take `predict(i)`; d is
+    dx / dsigma at the step's start, one tensor shape throughout. The run keeps the last `HISTORY` evaluations by
+    reference and never writes to them; where only the newest counts it keeps that one, and for mean velocities the last
+    `span` velocities, predicted ones included.
+    """
+
+    def __init__(self, schedule: Schedule):
+        self.schedule = schedule
+        self.sigmas = np.asarray(schedule.sigmas)
+        self.evaluations = 0
+        self._segment = {start: k for k, (start, _) in enumerate(schedule.segments)}
+        self._points = [-float(sigma) for sigma in self.sigmas[:-1]]  # rising, as bisect wants it
+        self._history: list[tuple[int, object]] = []  # (step, velocity), newest first
+        self._longest_history = 1 if schedule.predictor.kind in ("hold", "mean_velocity") else HISTORY
+        self._slope = None  # of the ramp to the next compute step
+        self._newton = None  # sigmas of the evaluations that an extrapolation uses, and their divided differences
+        self._longest_span = max(schedule.spans or (0,)) if schedule.predictor.kind == "mean_velocity" else 0
+        self._log: dict[int, object] = {}
+
+    @property
+    def can_predict(self) -> bool:
+        """Whether there is an evaluation to predict from."""
+        return bool(self._history)
+
+    def locate(self, sigma: float) -> tuple[int, bool]:
+        """The step whose interval sigmas[i] >= sigma > sigmas[i + 1] holds `sigma`, and whether it is the step's own start.
+
+        Within a relative `ON_GRID` of a grid point that point is meant. Above the grid it is step 0, below it the last.
+        """
+        points = self._points
+        below = bisect_left(points, -sigma)  # the first grid point at or below sigma
+        near = [i for i in (below - 1, below) if 0 <= i < len(points) and abs(points[i] + sigma) <= -points[i] * ON_GRID]
+        if near:
+            return min(near, key=lambda i: abs(points[i] + sigma)), True
+        return max(below - 1, 0), False
+
+    def computes(self, step: int) -> bool:
+        """Whether `step` runs the model."""
+        return step in self._segment
+
+    def observe(self, step: int, d) -> None:
+        """Take in the evaluation made at `step`.
+
+        A step outside the schedule is an extra evaluation, made because the older ones no longer apply (other conditioning,
+        another latent): they are forgotten, and prediction continues from this one until the next compute step. A second
+        evaluation of one step replaces the first; one that lies before the newest replaces what came after it.
+        """
+        if step not in self._segment:
+            self.forget()
+        self.evaluations += 1
+        while self._history and self._history[0][0] >= step:
+            del self._history[0]
+        self._history.insert(0, (step, d))
+        del self._history[self._longest_history :]
+        self._slope = self._newton = None
+        self._remember(step, d)
+
+    def forget(self) -> None:
+        """Drop all evaluations: the next step has to be evaluated, whether the schedule computes it or not."""
+        self._history.clear()
+        self._log.clear()
+        self._slope = self._newton = None
+
+    def predict(self, step: int, sigma: float | None = None):
+        """The velocity at `step`, a new tensor; at `sigma` where a sampler evaluates between grid points.
+
+        Raises `OTCacheError` before the first evaluation.
+        """
+        if not self._history:
+            raise OTCacheError(f"Step {step} was predicted before any evaluation; compute the first step of every run.")
+        sigma = float(self.sigmas[step] if sigma is None else sigma)
+        predictor = self.schedule.predictor
+        if predictor.kind in ORDERS:
+            return self._extrapolated(sigma)
+        if predictor.kind == "mean_velocity":
+            d = self._mean_velocity(step)
+            self._remember(step, d)
+            return d.clone()  # what is remembered stays the run's own
+        start, velocity = self._history[0]
+        if self._slope is None:
+            self._slope = self._fitted_slope()
+        return velocity + (sigma - float(self.sigmas[start])) * self._slope
+
+    def _past(self) -> np.ndarray:
+        return self.sigmas[[step for step, _ in self._history]]
+
+    def _extrapolated(self, sigma: float):
+        # `extrapolation_weights` for one sigma, on plain numbers: NumPy would be most of what a skipped step costs.
+        used = self._history[: ORDERS[self.schedule.predictor.kind] + 1]
+        if self._newton is None:
+            past = self._past()[: len(used)]
+            self._newton = past.tolist(), divided_differences(past).tolist()
+        past, rows = self._newton
+        weights, factor = rows[0], self.schedule.predictor.damping
+        for start, row in zip(past, rows[1:], strict=False):
+            factor *= sigma - start
+            weights = [w + factor * r for w, r in zip(weights, row, strict=True)]
+        return combine(weights, [v for _, v in used])
+
+    def _fitted_slope(self):
+        """Slope of the ramp from the newest evaluation to the next compute step.
+
+        The fitted weights hold for the evaluations that the schedule names. With others (after an extra evaluation) the
+        unfitted prior takes their place.
+        """
+        (begin, velocity), predictor = self._history[0], self.schedule.predictor
+        steps, velocities = zip(*self._history, strict=True)
+        chosen = self.schedule.compute_steps
+        following = bisect_right(chosen, begin)
+        end = chosen[following] if following < len(chosen) else self.schedule.steps
+        if end == begin + 1:  # no skipped step to land anywhere
+            return torch.zeros_like(velocity)
+        grid = self.sigmas[begin : end + 1]
+        row = self.schedule.weights[following - 1]
+        m = len(row) // predictor.bands
+        if steps[:m] != chosen[max(following - m, 0) : following][::-1]:
+            row = tuple(prior_weights(self._past(), grid)) * predictor.bands
+        return ramp_slope(mean_velocity(row, list(velocities), predictor.bands), velocity, grid)
+
+    def _mean_velocity(self, step: int):
+        k = bisect_right(self.schedule.compute_steps, self._history[0][0]) - 1
+        steps = range(max(step - self.schedule.spans[k], 0), step)
+        # One step back there is no displacement to compare with: MeanCache's K = 1 holds. So does a run that was
+        # restarted less than K steps ago.
+        if len(steps) < 2 or any(i not in self._log for i in steps):
+            return self._log[step - 1] if step - 1 in self._log else self._history[0][1]
+        return mean_velocity_step(self.sigmas[steps[0] : step + 2], [self._log[i] for i in steps])
+
+    def _remember(self, step: int, d) -> None:
+        if self._longest_span:
+            self._log[step] = d
+            self._log.pop(step - self._longest_span, None)

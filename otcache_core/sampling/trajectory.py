@@ -1,0 +1,133 @@
+"""What a full run recorded, kept within a memory limit."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import OTCacheError
+from ..files import written_whole
+from ..schedules.schedule import check_sigmas
+from .predictors import low_band
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One uncached run of one case.
+
+    sigmas: float64 [N + 1], strictly falling. x: [N + 1, *latent], the latent before each step and at the end.
+    d: [N, *latent], dx / dsigma at each step. Raises `OTCacheError` if shapes disagree or anything is not finite.
+    """
+
+    sigmas: np.ndarray
+    x: torch.Tensor
+    d: torch.Tensor
+
+    def __post_init__(self):
+        try:
+            object.__setattr__(self, "sigmas", check_sigmas(self.sigmas))
+        except ValueError as error:
+            raise OTCacheError(f"trajectory: {error}.") from None
+        steps = len(self.sigmas) - 1
+        if len(self.x) != steps + 1 or len(self.d) != steps or self.x.shape[1:] != self.d.shape[1:]:
+            raise OTCacheError(
+                f"trajectory: x {tuple(self.x.shape)} and d {tuple(self.d.shape)} do not fit {steps} steps; "
+                "record one latent before each step and one at the end, and one velocity for each step."
+            )
+        bad = []
+        for name, tensor in (("x", self.x), ("d", self.d)):
+            steps = torch.isfinite(tensor).reshape(len(tensor), -1).all(1).logical_not().nonzero().flatten().tolist()
+            bad += [(step, name == "d", name) for step in steps[:1]]
+        if bad:  # the earliest; a latent precedes its step's velocity
+            step, _, name = min(bad)
+            raise OTCacheError(
+                f"trajectory: {name} at step {step} is not finite (NaN or infinity); "
+                "the model diverges or overflows on this case, so run it in higher precision or drop the case."
+            )
+
+    @property
+    def steps(self) -> int:
+        """N, the number of sampling steps."""
+        return len(self.d)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return self.x.nbytes + self.d.nbytes
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, whole or not at all."""
+        tensors = {"x": self.x.contiguous(), "d": self.d.contiguous()}
+        with written_whole(path) as temporary:
+            try:
+                save_file(tensors, temporary, metadata={"sigmas": json.dumps(self.sigmas.tolist())})
+            except SafetensorError as error:
+                raise OTCacheError(f"Cannot write {path}: {error}; free space or choose another place.") from None
+
+
+def load_trajectory(path: str | Path) -> Trajectory:
+    """Read what `Trajectory.save` wrote; tensors stay memory-mapped. Raises `OTCacheError` naming the file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return Trajectory(json.loads(file.metadata()["sigmas"]), file.get_tensor("x"), file.get_tensor("d"))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise OTCacheError(f"{Path(path).name} is no recorded trajectory ({error}); record it again.") from None
+
+
+class Spool(Sequence):
+    """A list of trajectories that moves to a temporary folder what exceeds `max_bytes` of memory.
+
+    What lies there stays memory-mapped, so that reading one step does not read the whole run. The folder is removed with the
+    object.
+    """
+
+    def __init__(self, max_bytes: int = 2**30):
+        self.max_bytes = max_bytes
+        self._items: list[Trajectory] = []
+        self._held = 0
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    def append(self, trajectory: Trajectory) -> None:
+        """Keep `trajectory` in memory while there is room, else on disk."""
+        if self._held + trajectory.nbytes <= self.max_bytes:
+            self._held += trajectory.nbytes
+        else:
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True)
+            path = Path(self._folder.name) / f"{len(self._items)}.safetensors"
+            trajectory.save(path)
+            trajectory = load_trajectory(path)
+        self._items.append(trajectory)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index):
+        return self._items[index]
+
+
+def gram_matrices(trajectories: Sequence[Trajectory], bands: int = 1) -> np.ndarray:
+    """Inner products of the recorded velocities, G[b, c, i, j] = mean over elements of d_i d_j, float64 [bands, cases, N, N].
+
+    Two bands are the low and the high spatial frequencies.
+
+    Every local or propagated error of a linear predictor is a quadratic form in it, so the graph never needs latents
+    again. Raises `OTCacheError` for an empty list or grids that differ.
+    """
+    if not len(trajectories):
+        raise OTCacheError("The calibration set is empty; give at least one case (a prompt and a seed).")
+    grid = trajectories[0].sigmas
+    grams = []
+    for trajectory in trajectories:
+        if not np.array_equal(trajectory.sigmas, grid):
+            raise OTCacheError("The calibration cases were recorded on different sigma grids; use one grid for all of them.")
+        velocities = trajectory.d.double()
+        low = low_band(velocities) if bands == 2 else None
+        parts = [velocities] if low is None else [low, velocities - low]
+        grams.append([(flat @ flat.T / flat.shape[1]).numpy(force=True) for flat in (part.flatten(1) for part in parts)])
+    return np.stack(grams, axis=1)

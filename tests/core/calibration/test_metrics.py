@@ -1,0 +1,234 @@
+import importlib.util
+import re
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otcache_core.calibration import metrics
+from otcache_core.calibration.metrics import (
+    DEFAULT,
+    DISTANCES,
+    check_metric,
+    distance,
+    geometric_mean,
+    ms_ssim,
+    psnr,
+    rmse,
+    ssim,
+    structure_rmse,
+)
+from otcache_core.errors import OTCacheError
+
+EQUAL = {"psnr": 120.0, "ssim": 1.0, "ms-ssim": 1.0} | {name: 0.0 for name in DISTANCES if name != "lpips"}
+FREE = {"psnr": psnr, "ssim": ssim, "ms-ssim": ms_ssim} | {
+    name: DISTANCES[name] for name in DISTANCES if name != "lpips"
+}
+every_metric = pytest.mark.parametrize("name", FREE)
+
+
+def pictures(seed: int = 0, count: int = 3, height: int = 48, width: int = 56):
+    """Soft pictures in [0.3, 0.7], so that noise can be added without clipping."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = 0.3 + 0.4 * torch.rand(count, 3, 6, 6, generator=random)
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+
+
+def noise(seed: int = 1, like=None):
+    return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)) * 0.6 - 0.3
+
+
+@every_metric
+@pytest.mark.parametrize("side", [11, 16, 64, 180])
+def test_equal_pictures_are_at_zero_distance(name, side):
+    images = pictures(height=side, width=side + 3)
+    values = FREE[name](images, images.clone())
+    assert values.shape == (3,) and values.dtype == np.float64
+    assert np.allclose(values, EQUAL[name], atol=2e-6)
+
+
+@every_metric
+def test_metrics_are_symmetric(name):
+    a = pictures()
+    b = a + 0.5 * noise(like=a)
+    assert np.allclose(FREE[name](a, b), FREE[name](b, a), rtol=1e-5)
+
+
+@every_metric
+def test_metrics_get_worse_as_noise_grows(name):
+    references = pictures()
+    change = noise(like=references)
+    values = [
+        FREE[name](references + level * change, references) for level in (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+    ]
+    sign = 1 if name in DISTANCES else -1
+    for weak, strong in pairwise(values):
+        assert (sign * strong > sign * weak).all()
+
+
+@every_metric
+def test_a_picture_is_judged_by_itself_whatever_else_is_in_the_batch(name):
+    references = pictures(count=4)
+    images = references + torch.tensor([0.0, 0.1, 0.5, 1.0]).reshape(4, 1, 1, 1) * noise(like=references)
+    together = FREE[name](images, references)
+    alone = np.concatenate([FREE[name](images[i : i + 1], references[i : i + 1]) for i in range(4)])
+    assert np.allclose(together, alone, rtol=1e-4, atol=2e-6)
+    assert np.allclose(FREE[name](images.flip(0), references.flip(0)), together[::-1], rtol=1e-4, atol=2e-6)
+
+
+@every_metric
+def test_metrics_do_not_change_their_input(name):
+    a = pictures()
+    b = a + noise(like=a)
+    before = a.clone(), b.clone()
+    FREE[name](a, b)
+    assert torch.equal(a, before[0]) and torch.equal(b, before[1])
+
+
+@pytest.mark.parametrize("level", [1e-4, 3e-4, 1e-3])
+def test_small_differences_are_measured_as_exactly_as_large_ones(level):
+    references = pictures()
+    images = references + level * noise(like=references)
+    exact = distance(DEFAULT)(images.double(), references.double())
+    assert np.allclose(distance(DEFAULT)(images, references), exact, rtol=0.02)
+
+
+@pytest.mark.parametrize("shift", [0.001, 0.1, 0.25])
+def test_rmse_and_psnr_of_a_constant_shift(shift):
+    references = pictures().double()
+    assert np.allclose(rmse(references + shift, references), shift)
+    assert np.allclose(psnr(references + shift, references), -20 * np.log10(shift))
+
+
+def test_black_against_white_is_the_largest_distance():
+    black, white = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
+    assert rmse(black, white) == pytest.approx(1) and psnr(black, white) == pytest.approx(0)
+    assert 0 <= ms_ssim(black, white)[0] < 0.05 and 0.95 < structure_rmse(black, white)[0] <= 1
+
+
+def test_ms_ssim_is_the_published_one_on_large_pictures():
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as published
+
+    references = pictures(height=192, width=192)
+    images = references + 0.3 * noise(like=references)
+    expected = published(images, references, data_range=1.0, reduction="none", normalize="relu").numpy()
+    assert np.allclose(ms_ssim(images, references), expected, rtol=1e-4)
+
+
+def test_structure_rmse_is_the_geometric_mean_of_its_two_parts():
+    references = pictures()
+    images = references + 0.3 * noise(like=references)
+    parts = np.sqrt(1 - ms_ssim(images, references)) * rmse(images, references)
+    assert np.allclose(structure_rmse(images, references) ** 2, parts)
+
+
+def test_scale_weights_are_the_published_ones():
+    assert sum(metrics.SCALES) == pytest.approx(1, abs=2e-4) and len(metrics.SCALES) == 5
+
+
+@given(st.integers(4, 10), st.integers(4, 64))
+def test_pictures_too_small_for_ms_ssim_name_the_smallest_size(short, long):
+    for shape in ((1, 3, short, long), (1, 3, long, short)):
+        images = torch.zeros(shape)
+        for metric in (ms_ssim, distance(DEFAULT)):
+            with pytest.raises(
+                OTCacheError, match=f"{min(shape[2:])} pixels are too small.*11 pixels or more"
+            ):
+                metric(images, images)
+
+
+@pytest.mark.parametrize("side", [11, 12, 20, 21, 40, 41, 43, 44, 80, 81, 98, 99, 160, 161, 175, 176, 200])
+@pytest.mark.parametrize("shape", ["square", "wide", "tall"])
+def test_every_size_from_11_pixels_up_can_be_compared(side, shape):
+    images = pictures(count=1, height=side, width=side + 40 * (shape != "square"))
+    images = images.transpose(2, 3) if shape == "tall" else images
+    both = torch.cat([images, images + 0.1 * noise(like=images)])
+    equal, noisy = distance(DEFAULT)(both, images.expand_as(both))
+    assert 0 <= equal < 1e-5 < noisy
+
+
+def test_pictures_too_small_for_ssim_are_our_error():
+    images = torch.zeros(1, 3, 5, 5)
+    with pytest.raises(OTCacheError):
+        ssim(images, images)
+
+
+@pytest.mark.parametrize("name", ["psnr", "LPIPS", "", "fid"])
+def test_an_unknown_distance_lists_the_known_ones(name):
+    with pytest.raises(OTCacheError) as error:
+        distance(name)
+    assert f'"{name}"' in str(error.value) and all(known in str(error.value) for known in DISTANCES)
+
+
+def test_known_distances_are_found_and_the_default_needs_no_download():
+    assert all(distance(name) is metric for name, metric in DISTANCES.items())
+    assert DEFAULT in FREE
+
+
+def test_lpips_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(metrics, "_network", None)
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(OTCacheError, match=f"pip install lpips.*{re.escape(DEFAULT)}"):
+        distance("lpips")(pictures(), pictures())
+
+
+def test_lpips_without_a_network_says_so(monkeypatch):
+    class Package:
+        @staticmethod
+        def LPIPS(**_):  # noqa: N802
+            raise OSError("no route to host")
+
+    monkeypatch.setattr(metrics, "_network", None)
+    monkeypatch.setitem(sys.modules, "lpips", Package)
+    with pytest.raises(OTCacheError, match=f"no route to host.*{re.escape(DEFAULT)}"):
+        distance("lpips")(pictures(), pictures())
+    assert metrics._network is None  # a later try may succeed
+
+
+def test_lpips_is_given_pictures_in_its_own_range(monkeypatch):
+    seen = []
+
+    def network(a, b):
+        seen.extend([a, b])
+        return torch.full((len(a), 1, 1, 1), 0.5)
+
+    monkeypatch.setattr(metrics, "_network", network)
+    values = distance("lpips")(torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16).double())
+    assert values.shape == (2,) and values.dtype == np.float64 and (values == 0.5).all()
+    assert (seen[0] == -1).all() and (seen[1] == 1).all() and seen[1].dtype == torch.float32
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lpips") is None, reason="lpips is not installed")
+def test_lpips_of_equal_pictures_is_zero():
+    images = pictures(height=64, width=64)
+    try:
+        values = distance("lpips")(images, images)
+    except OTCacheError as error:
+        pytest.skip(str(error))
+    assert np.allclose(values, 0, atol=1e-6)
+
+
+@given(st.lists(st.floats(1e-8, 1e3), min_size=1, max_size=8), st.floats(1e-1, 1e1))
+def test_geometric_mean_is_homogeneous_and_between_its_values(values, factor):
+    mean = geometric_mean(values)
+    assert min(values) * (1 - 1e-9) <= mean <= max(values) * (1 + 1e-9)
+    assert geometric_mean(np.array(values) * factor) == pytest.approx(mean * factor, rel=1e-9)
+
+
+def test_one_perfect_case_does_not_decide():
+    assert geometric_mean([0.0, 1.0]) == pytest.approx(np.sqrt(1e-9))
+    assert geometric_mean([4.0, 1.0]) == pytest.approx(2.0)
+
+
+def test_a_metric_without_its_package_is_our_error(monkeypatch):
+    check_metric("ms-ssim*rmse")
+    check_metric("rmse")
+    for module in ("torchmetrics", "torchmetrics.functional", "torchmetrics.functional.image"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(OTCacheError, match='"ms-ssim.rmse" needs a package: run "pip install torchmetrics"'):
+        check_metric("ms-ssim*rmse")
+    check_metric("rmse")

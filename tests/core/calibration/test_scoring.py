@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+from mixture import MixtureGenerator, linear_sigmas
+
+from otcache_core.calibration.metrics import DEFAULT, distance, geometric_mean
+from otcache_core.calibration.scoring import Scorer
+from otcache_core.errors import OTCacheError
+from otcache_core.sampling.rollout import Counted, Rollouts, record
+from otcache_core.sampling.trajectory import Spool
+from otcache_core.schedules.schedule import Predictor
+
+
+def real(recording, generator=None, cases=None, **options) -> Scorer:
+    count = len(recording.cases) if cases is None else cases
+    return Scorer(
+        generator or recording.generator, recording.cases[:count], recording.trajectories[:count], **options
+    )
+
+
+@pytest.mark.parametrize(("cases", "fitted"), [(1, 1), (2, 2), (3, 2), (4, 2), (6, 3), (8, 4), (12, 4)])
+def test_half_of_the_cases_are_fitted_on_within_limits(cases, fitted):
+    generator, seeds = MixtureGenerator(), list(range(cases))
+    scorer = Scorer(generator, seeds, [record(generator, seed, linear_sigmas(4)) for seed in seeds])
+    assert [len(group.cases) for group in scorer.groups] == [fitted, *[1] * (cases - fitted)]
+    assert scorer.fits_some == (fitted < cases)
+
+
+def test_a_score_is_the_geometric_mean_of_distances_from_the_full_pictures(recording):
+    path, generator, metric = (0, 2, 5, 9), recording.generator, distance(DEFAULT)
+    _, rows = Rollouts(generator, recording.cases[:2], recording.trajectories[:2]).run(path)
+    values = []
+    for case, run in zip(recording.cases, recording.trajectories, strict=True):
+        latents, _ = Rollouts(generator, [case], [run]).run(
+            path, rows
+        )  # the third case has not been fitted on
+        values.extend(metric(generator.decode(latents), generator.decode(run.x[-1:])))
+    scorer = real(recording, fit_cases=2)
+    assert np.allclose(np.concatenate(list(scorer.distances(path))), values, rtol=1e-5)
+    assert scorer.score(path) == pytest.approx(geometric_mean(values), rel=1e-5)
+
+
+def test_cases_are_run_group_by_group_and_known_ones_not_again(recording):
+    counted = Counted(recording.generator)
+    scorer = real(recording, counted, fit_cases=1)
+    distances = scorer.distances((0, 3, 7))
+    first = next(distances)
+    assert counted.evaluations == 2 and first.shape == (1,)
+    again = list(scorer.distances((0, 3, 7)))  # goes on where the other stopped
+    assert counted.evaluations == 6 and len(again) == 3 and again[0] == first
+    assert np.array_equal(np.concatenate(list(scorer.distances((0, 3, 7)))), np.concatenate(again))
+    scorer.score((0, 3, 7))
+    assert counted.evaluations == 6
+
+
+@pytest.mark.parametrize(("fit_cases", "extra"), [(2, 2 * 3), (3, 0)])
+def test_final_rows_are_fitted_on_all_cases_and_leave_the_score_alone(recording, fit_cases, extra):
+    counted, path = Counted(recording.generator), (0, 3, 7)
+    scorer = real(recording, counted, fit_cases=fit_cases)
+    score, before = scorer.score(path), counted.evaluations
+    assert scorer.final_rows(path) == Rollouts(recording.generator, recording.cases, recording.trajectories).run(path)[1]
+    assert counted.evaluations == before + extra
+    assert scorer.score(path) == score and counted.evaluations == before + extra
+
+
+@pytest.mark.parametrize("fit_cases", [1, 2, 3, 99])
+def test_every_case_is_scored_once_whatever_the_number_of_fit_cases(recording, fit_cases):
+    scorer = real(recording, fit_cases=fit_cases)
+    assert [case for group in scorer.groups for case in group.cases] == recording.cases
+    assert len(np.concatenate(list(scorer.distances((0, 4))))) == 3
+
+
+@pytest.mark.parametrize("kind", ["hold", "linear", "fitted"])
+def test_more_steps_and_the_full_budget_are_scored_sensibly(recording, kind):
+    scorer = real(recording, predictor=Predictor(kind=kind))
+    assert scorer.score(tuple(range(12))) < 1e-6 < scorer.score((0, 2, 4, 6, 8, 10)) < scorer.score((0,))
+
+
+def test_choose_takes_the_best_candidate(recording):
+    scorer = real(recording)
+    candidates = [(0, 3, 6, 9), (0, 1, 2, 3), (0, 2, 5, 9), (0, 3, 6, 9), (0, 9, 10, 11)]
+    winner, score = scorer.choose(candidates, margin=1e9)
+    assert score == min(map(scorer.score, candidates)) == scorer.score(winner) and winner in candidates
+
+
+@pytest.mark.parametrize(("margin", "winner"), [(0.0, "steady"), (0.5, "late"), (2.0, "later")])
+def test_choose_keeps_candidates_within_the_margin(recording, monkeypatch, margin, winner):
+    scorer = real(recording, fit_cases=1)
+    table = {"steady": [0.1, 0.1, 0.1], "late": [0.12, 0.01, 0.01], "later": [0.2, 1e-3, 1e-3]}
+    monkeypatch.setattr(scorer, "distances", lambda steps: iter([np.array([v]) for v in table[steps]]))
+    assert scorer.choose(list(table), margin) == (winner, pytest.approx(geometric_mean(table[winner])))
+
+
+def test_choose_never_drops_what_it_knows_in_full(recording):
+    """It may be overtaken on the first cases only."""
+    scorer = real(recording, fit_cases=1)
+    known, leader = (0, 3, 6, 9), (0, 2, 5, 9)
+    scorer._seen[known] = [np.array([v]) for v in (0.5, 0.1, 0.1)]
+    scorer._seen[leader] = [np.array([0.1]), np.array([0.9])]
+    scorer.groups[2].run = lambda steps, rows: (recording.generator.noise(9)[None], ())
+    assert scorer.choose([known, leader])[0] == known
+
+
+def test_choose_drops_hopeless_candidates_early(recording):
+    counted = Counted(recording.generator)
+    scorer = real(recording, counted, fit_cases=1)
+    good, hopeless = (0, 2, 5, 9), (0, 9, 10, 11)
+    assert scorer.choose([good, hopeless])[0] == good
+    assert counted.evaluations == 3 * 3 + 3  # all cases of the good one, only the first of the other
+
+
+@pytest.mark.parametrize(("cases", "fit_cases"), [(0, 3), (3, 0)])
+def test_a_scorer_without_cases_is_our_error(recording, cases, fit_cases):
+    with pytest.raises(OTCacheError):
+        real(recording, cases=cases, fit_cases=fit_cases)
+
+
+def test_a_scorer_takes_spooled_trajectories(recording):
+    spool = Spool(max_bytes=0)
+    for run in recording.trajectories:
+        spool.append(run)
+    spooled = Scorer(recording.generator, recording.cases, spool, fit_cases=2)
+    assert spooled.score((0, 4, 8)) == real(recording, fit_cases=2).score((0, 4, 8))
+
+
+def test_choosing_among_diverging_candidates_is_our_error(recording):
+    scorer = real(recording, predictor=Predictor(kind="hold"))
+    for group in scorer.groups:
+        group.generator = Counted(recording.generator)
+        group.generator.velocity = lambda x, sigma, cases: x * torch.nan
+    with pytest.raises(OTCacheError):
+        scorer.choose([(0, 3, 6), (0, 4, 8)])

@@ -1,0 +1,72 @@
+"""The report page, parsed as a browser would."""
+
+import io
+
+import numpy as np
+import pytest
+from page import check_page
+from PIL import Image
+
+from otcache_core.drawing.figures import png_bytes
+from otcache_core.drawing.report import Figure, Grid, Section, Table, render, write_report
+from otcache_core.errors import OTCacheError
+
+HOSTILE = "<script>alert(1)</script> \" onerror='x' & </style></table> \x00\x1b[31m \ud800 <img src=http://evil.example/x>"
+
+
+def picture(kind: str = "PNG") -> bytes:
+    if kind == "PNG":
+        return png_bytes(np.random.default_rng(0).random((8, 8, 3)))
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(data, kind)
+    return data.getvalue()
+
+
+def sections(words: str) -> list[Section]:
+    figure = Figure(picture(), words, words)
+    return [
+        Section("Words " + words, [words, figure, Figure(picture("JPEG"), "a red square")]),
+        Section("Tables", [Table(words, ["a", words], [[words, 1], ["x", words]], words=(1,))]),
+        Section("Grids", [Grid(words, [words, "b"], [[figure, words], ["", figure]]), Grid("next", ["a"], [[figure]]), words]),
+    ]
+
+
+def test_page_is_whole_and_self_contained():
+    page = check_page(render("Title", "lead", sections("plain words"), "end"))
+    assert len(page.find("img")) == 5
+    assert len(page.find("section")) == 3
+
+
+def test_hostile_words_stay_words():
+    page = check_page(render(HOSTILE, HOSTILE, sections(HOSTILE), HOSTILE))
+    assert page.words.count("<script>alert(1)</script> \" onerror='x' &") >= 12
+    assert not [c for c in page.words if not c.isprintable() and c != "\n"]
+    assert len(page.find("img")) == 5
+
+
+def test_numbers_and_words_of_tables_are_set_apart():
+    page = check_page(render("t", "l", [Section("s", [Table("c", ["row", "words", "1"], [["a", "b", 2]], words=(1,))])]))
+    assert [cell.get("class") for cell in page.find("td")] == ["left", None]
+    assert page.find("th")[-1]["scope"] == "row"
+
+
+def test_report_replaces_an_older_one(tmp_path):
+    path = tmp_path / "out" / "report.html"
+    write_report(path, "one", "", sections("x"))
+    write_report(path, "two", "", sections("x"))
+    assert "<title>two</title>" in path.read_text(encoding="utf-8")
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_what_is_no_picture_is_named_and_nothing_is_written(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("older")
+    with pytest.raises(OTCacheError, match="strips.*PNG"):
+        write_report(path, "t", "", [Section("s", [Figure(b"<svg onload=x>", "strips")])])
+    assert path.read_text() == "older" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OTCacheError, match="Cannot write"):
+        write_report(tmp_path / "file" / "report.html", "t", "", [])
