@@ -60,8 +60,8 @@ def test_the_import_reader_finds_every_form(tmp_path):
     pack = tmp_path / "pack"
     (pack / "b").mkdir(parents=True)
     module = pack / "b" / "c.py"
-    lines = ["from ..d import x", "from .. import e", "from . import f", "import pack.g.h", "def late():", "    from ..i.j import k"]
-    module.write_text("\n".join(lines))
+    lines = ["from ..d import x", "from .. import e", "from . import f", "import pack.g.h"]
+    module.write_text("\n".join([*lines, "def late():", "    from ..i.j import k"]))
     assert imports(module, pack) == [(1, "d"), (2, "e"), (3, "b"), (4, "g"), (6, "i")]
 
 

@@ -173,7 +173,8 @@ def test_stepwise_fitted_runs_equal_the_segment_algebra(recording, kind, data):
     predictor = cached.predictor
     theirs, rows = Rollouts(recording.generator, recording.cases, recording.trajectories, predictor).run(steps)
     ours = sample(recording.generator, recording.cases, cached.replace(weights=rows))
-    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+    # Between two modes of the mixture the flow itself enlarges the last bit of a sum by up to 1e5.
+    torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
 
 
 @given(grids_with_steps(min_steps=2), st.data())
