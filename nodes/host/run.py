@@ -8,6 +8,7 @@ import torch
 
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.runtime import CachedRun
+from ...otcache_core.sampling.step_finder import StepFinder
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import Schedule
 from .blocks import BlockReuse
@@ -32,6 +33,7 @@ class HostRun:
         self.cached = None
         try:
             self.cached = CachedRun(fit_to_run(schedule, sigmas, sampler))
+            self._finder = StepFinder(sigmas)
         except OTCacheError as error:
             self.reason = str(error).rstrip(".")
         # With nothing to skip later there is nothing to keep.
@@ -67,7 +69,7 @@ class HostRun:
             self.cached.forget()
             if self.blocks:
                 self.blocks.clear()
-        step, on_grid = self.cached.locate(sigma)
+        step, begins = self._finder.locate(sigma)
         if self.cached.computes(step) or not self.cached.can_predict:
             if self.blocks:
                 self.blocks.capture()
@@ -84,7 +86,7 @@ class HostRun:
             self._computed[-1] = False
             return x.sub(self.cached.predict(step, sigma), alpha=sigma)
         self._extra += not self.cached.computes(step)
-        if on_grid or step != self._observed:
+        if begins or step != self._observed:
             self._observed = step
             self.cached.observe(step, torch.sub(x, denoised).div_(sigma))
         return denoised
