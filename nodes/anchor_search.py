@@ -54,6 +54,7 @@ class OTAnchorSearch(io.ComfyNode):
         from ..otcache_core.calibration.search import open_storage
         from .host.calibration import run_on_model
         from .host.progress import NodeProgress, duration
+        from .host.suitability import made_on
 
         setting, observed = calibration.setting, calibration.observed
         if budget >= reference.budget:
@@ -65,7 +66,7 @@ class OTAnchorSearch(io.ComfyNode):
         open_storage(storage)
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
-            trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), model=type(model.model).__name__,
+            trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), **made_on(model),
         )  # fmt: skip
         cases, steps = len(setting.cases), len(observed.sigmas) - 1
         settings.check(steps)  # what does not fit or is missing is told before the model is loaded

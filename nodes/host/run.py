@@ -9,14 +9,11 @@ import torch
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.runtime import CachedRun
 from ...otcache_core.sampling.step_finder import StepFinder
-from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import Schedule
 from .blocks import BlockReuse
 from .report import Report
+from .suitability import check_noise, fit_to_run, other_model
 
-# Samplers that choose their own noise levels: there are no steps to skip.
-ADAPTIVE = ("dpm_adaptive", "dpm_fast")
-BEYOND = 1.02  # how far above the schedule's first sigma a run may start
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
 
 
@@ -29,13 +26,16 @@ class HostRun:
     def __init__(self, schedule: Schedule, sigmas: np.ndarray, guider, sampler, level: str):
         self.steps = len(sigmas) - 1
         self.guider = guider
-        self.reason, self.level_reason = "", ""
+        self.reason, self.level_reason, self.warning = "", "", ""
         self.cached = None
         try:
+            model = guider.model_patcher
+            check_noise(schedule, model.get_model_object("model_sampling"))
             self.cached = CachedRun(fit_to_run(schedule, sigmas, sampler))
-            self._finder = StepFinder(sigmas)
+            self.warning = other_model(schedule, type(model.model).__name__)
+            self._finder = StepFinder(sigmas, churned(sigmas, getattr(sampler, "extra_options", {})))
         except OTCacheError as error:
-            self.reason = str(error).rstrip(".")
+            self.reason = str(error)[:1].lower() + str(error)[1:].rstrip(".")
         # With nothing to skip later there is nothing to keep.
         self._skips = self.cached is not None and self.cached.schedule.budget < self.steps
         self.blocks = None
@@ -63,7 +63,7 @@ class HostRun:
             self._look_at_conds(timestep.dtype)
         # With another latent, other conditionings in use or hooks of another strength, older evaluations no longer apply.
         in_use = [start >= sigma >= end for start, end in self._ranges]
-        situation = (x.shape, x.dtype, x.device, *in_use, *self._strengths(timestep, sigma, model_options))
+        situation = (x.shape, x.device, *in_use, *self._strengths(timestep, sigma, model_options))
         if situation != self._situation:
             self._situation, self._observed = situation, -1
             self.cached.forget()
@@ -103,6 +103,7 @@ class HostRun:
             level=self._level,
             reason=self.reason,
             level_reason=self.level_reason,
+            warning=self.warning,
             seconds=tuple(float(second) for second in np.diff(times)),
             computed=tuple(self._computed),
         )
@@ -146,19 +147,14 @@ class HostRun:
         return [hook.strength for hooks, *_ in self._hooked for hook in hooks.hooks]
 
 
-def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
-    """`schedule` on the run's grid; raises `OTCacheError` with the reason when the run has to be computed in full."""
-    name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
-    if any(word in name for word in ADAPTIVE):
-        raise OTCacheError("this sampler chooses its own noise levels; use one with fixed steps, such as euler")
-    if "cfg_pp" in name:
-        raise OTCacheError("CFG++ samplers need the unconditional output, which a skipped step does not have")
-    if len(sigmas) > 1 and sigmas[0] > schedule.sigmas[0] * BEYOND:
-        raise OTCacheError(
-            f"the run starts at sigma {sigmas[0]:.4g}, but the schedule begins at {schedule.sigmas[0]:.4g}; "
-            "use a schedule made for this model"
-        )
-    return retime(schedule, sigmas)
+def churned(sigmas: np.ndarray, options: dict) -> list[float] | None:
+    """Where each step begins under a sampler's s_churn, s_tmin and s_tmax (Karras et al. 2022, algorithm 2), if it has any."""
+    if not options.get("s_churn"):
+        return None
+    steps = len(sigmas) - 1
+    gamma = min(options["s_churn"] / steps, 2**0.5 - 1)
+    low, high = options.get("s_tmin", 0.0), options.get("s_tmax", inf)
+    return [sigma * (1 + gamma * bool(low <= sigma <= high)) for sigma in sigmas[:-1]]
 
 
 def time_range(cond: dict, dtype: torch.dtype) -> tuple[float, float]:

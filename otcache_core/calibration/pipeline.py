@@ -32,7 +32,7 @@ class Settings:
 
     allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
     tries fewer candidates. storage: the search's Optuna storage; memory: a folder for all other measurements. With both,
-    an interrupted calibration goes on where it stopped.
+    an interrupted calibration goes on where it stopped. model, model_class, noise: as in `Schedule`.
     """
 
     budgets: Sequence[int] = BUDGETS
@@ -47,6 +47,8 @@ class Settings:
     storage: str | None = None
     memory: str | None = None
     model: str = ""
+    model_class: str = ""
+    noise: str = ""
 
     def check(self, steps: int) -> None:
         """Raise `OTCacheError` unless every budget fits a run of `steps` steps."""
@@ -98,7 +100,8 @@ def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **
     return make_schedule(
         name=f"{settings.model or 'model'}-{stage}-{len(steps)}of{len(grid) - 1}",
         sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=FITTED, weights=rows, stage=stage,
-        model=settings.model, cases=tuple(str(case)[:500] for case in observed.cases), **fields,
+        model=settings.model, model_class=settings.model_class, noise=settings.noise,
+        cases=tuple(str(case)[:500] for case in observed.cases), **fields,
     )  # fmt: skip
 
 
@@ -137,6 +140,7 @@ def prepare(
     scorer = Scorer(meter.generator, cases, observed.trajectories, settings.metric)
     if settings.memory is not None:
         scorer.memo = Memo(Path(settings.memory) / f"{study_name(scorer, 0, settings.model)}.jsonl")
+    reference.check_noise(settings.noise)
     reference = retime(reference, grid)
     if watch:
         live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, scorer.full_picture)

@@ -10,8 +10,9 @@ from ..errors import OTCacheError
 from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, record, stack
 from ..sampling.trajectory import Spool, Trajectory, load_trajectory
 from ..schedules.schedule import Predictor, check_sigmas, uniform_steps
-from .graph import Recorded, edge_costs, minimax_paths, peak_suppressed_paths, recorded
+from .graph import edge_costs, minimax_paths, peak_suppressed_paths
 from .guard import STATE_AWARE
+from .products import Recorded, recorded
 from .propagation import growth_rates, output_gains, state_aware_paths
 
 # progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.

@@ -11,18 +11,18 @@ class StepFinder:
     """Follows the evaluations of one run of a sampler with fixed steps.
 
     A step begins at its sigma, and inner stages lie between that and the next. But a sampler may first add noise and so begin
-    its steps above their sigmas (`s_churn` of Karras et al. 2022), where a stage of the step before might be as well. Three
-    things tell the beginning of a step: a noise level above the whole run's; one above a step's by the same factor as at an
-    earlier beginning; and a second evaluation in one step by a sampler that has so far made one a step.
+    its steps above their sigmas (`s_churn` of Karras et al. 2022), where a stage of the step before might be as well. Where
+    that is not known beforehand, it is taken from a sampler with one evaluation a step: one above the whole run, or a second
+    one in a step. What is added is a constant factor.
     """
 
-    def __init__(self, sigmas: Sequence[float]):
-        """sigmas: [N + 1], strictly falling; the last one ends the last step."""
+    def __init__(self, sigmas: Sequence[float], starts: Sequence[float] | None = None):
+        """sigmas: [N + 1], strictly falling; the last one ends the last step. starts: [N], where each step begins, if known."""
         self._sigmas = [float(sigma) for sigma in sigmas[:-1]]
         self._rising = [-sigma for sigma in self._sigmas]  # as bisect wants it
+        self._starts = self._sigmas if starts is None else [float(sigma) for sigma in starts]
         self._step = -1  # of the newest evaluation
         self._staged = False  # whether any step has had more than one
-        self._factor: float | None = None
 
     def locate(self, sigma: float) -> tuple[int, bool]:
         """The step that the coming evaluation at `sigma` belongs to, and whether it is that step's beginning."""
@@ -30,7 +30,7 @@ class StepFinder:
         raised = self._raised(sigma, step, begins)
         if raised is not None:
             step, begins = raised, True
-        elif self._factor and step < self._step and sigma < self._sigmas[self._step] * self._factor:
+        elif self._starts is not self._sigmas and step < self._step and sigma < self._starts[self._step]:
             step, begins = self._step, False  # a stage that lies above its step's own sigma
         self._staged = self._staged or step == self._step
         self._step = step
@@ -50,17 +50,16 @@ class StepFinder:
     def _raised(self, sigma: float, step: int, on_grid: bool) -> int | None:
         """The step that begins at `sigma`, above its own noise level, if one does."""
         following = self._step + 1
-        if self._factor:
-            for candidate in (following, self._step):
-                if 0 <= candidate < len(self._sigmas) and self._is(sigma, self._sigmas[candidate] * self._factor):
-                    return candidate
+        for candidate in (following, self._step):
+            if 0 <= candidate < len(self._starts) and self._is(sigma, self._starts[candidate]):
+                return candidate
         single = self._step != 0 and not self._staged  # the first step alone does not tell
         if on_grid or not single or step > self._step >= 0 or following >= len(self._sigmas):
             return None
         factor = sigma / self._sigmas[following]
         if not 1 < factor <= MOST:
             return None
-        self._factor = factor
+        self._starts = [factor * point for point in self._sigmas]
         return following
 
     @staticmethod

@@ -74,15 +74,32 @@ def test_steps_that_begin_above_their_sigma_are_found(grid, gamma, sampler):
     assert [finder.locate(sigma)[0] for sigma, _ in calls] == [step for _, step in calls]
 
 
+def heun(sigmas, raised):
+    """A second stage at the next sigma itself, which is taken for that step's: both are computed or both are not."""
+    found = []
+    for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        found.append((sigma * raised(sigma), step))
+        if following > 0:
+            found.append((following, step + 1))
+    return found
+
+
 @pytest.mark.parametrize("low", [0.0, 0.3])
 @pytest.mark.parametrize("grid", [linear_sigmas(12), karras(20)])
-@pytest.mark.parametrize("gamma", [0.02, 0.1, CHURN])
-def test_noise_that_is_added_in_a_part_of_the_run_only(grid, low, gamma):
-    """s_tmin and s_tmax: the first steps begin on the grid, the next above it, the last on it again."""
-    finder = StepFinder(grid)
-    calls = euler(grid, lambda sigma: 1 + gamma * (low <= sigma <= grid[3]))
-    found = [finder.locate(sigma) for sigma, _ in calls]
-    assert found == [(step, True) for _, step in calls]
+@pytest.mark.parametrize("gamma", [0.02, 0.09, CHURN])
+@pytest.mark.parametrize(("sampler", "told"), [(euler, True), (euler, False), (midpoint, True), (heun, True)])
+def test_noise_that_is_added_in_a_part_of_the_run_only(grid, low, gamma, sampler, told):
+    """s_tmin and s_tmax: the first steps begin on the grid, the next above it, the last on it again.
+
+    With two stages a step it has to be told, for a stage looks like a raised beginning.
+    """
+
+    def raised(sigma):
+        return 1 + gamma * (low <= sigma <= grid[3])
+
+    finder = StepFinder(grid, [sigma * raised(sigma) for sigma in grid[:-1]] if told else None)
+    calls = sampler(grid, raised)
+    assert [finder.locate(sigma)[0] for sigma, _ in calls] == [step for _, step in calls]
 
 
 def test_two_stages_a_step_are_not_taken_for_added_noise():
