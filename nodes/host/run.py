@@ -163,11 +163,20 @@ def time_range(cond: dict, dtype: torch.dtype) -> tuple[float, float]:
 
 
 def rounded(value: float, dtype: torch.dtype) -> float:
-    """`value` in single precision, unless noise levels are in double.
+    """`value` in the precision of noise levels of `dtype`.
 
     torch rounds a number before it compares it with a tensor, which matters where a bound is one of the grid's points.
     """
-    return float(value) if dtype == torch.float64 else float(np.float32(float(value)))
+    value = float(value)
+    if dtype == torch.float64:
+        return value
+    if dtype == torch.float16:
+        return float(np.float16(value))
+    single = np.float32(value)
+    if dtype == torch.bfloat16:  # the upper half of a float32, ties to even
+        bits = int(single.view(np.uint32))
+        single = np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    return float(single)
 
 
 def time_ranges(conds: list[dict], dtype: torch.dtype) -> list[tuple[float, float]]:

@@ -113,3 +113,13 @@ def test_a_schedule_of_another_model_class_is_followed_with_a_warning(host, demo
         report = cached.reports[0]
         assert report.evaluations == 10 and ("made on QwenImage, but this model is Flux" in report.text) == warned
         assert bool(strip.run_strip(report)["warning"]) == warned
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_bounds_are_compared_as_torch_compares_them(host, dtype):
+    rounded = host.module("nodes.host.run").rounded
+    for level in torch.linspace(0.01, 15, 50).to(dtype):
+        for nudge in (-1e-2, -1e-3, -1e-5, -1e-9, 0.0, 1e-9, 1e-5, 1e-3, 1e-2):
+            bound = float(level) * (1 + nudge)
+            assert (float(level) > rounded(bound, dtype)) == bool(level > bound)
+    assert rounded(float("-inf"), dtype) == float("-inf")
