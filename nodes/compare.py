@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..otcache_core import metrics
+from ..otcache_core.calibration import metrics
 from ..otcache_core.drawing.pictures import ERROR_FULL_SCALE, error_map
 from ..otcache_core.errors import OTCacheError
 from .pictures import colours
