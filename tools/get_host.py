@@ -1,7 +1,7 @@
 """Clones the ComfyUI that the nodes' tests are known to pass with into .comfyui, unless find_host.py finds one already.
 
-Run: python -m tools.get_host. Needs git. Exits with 1 and one line when it cannot be had, with 2 when COMFYUI_PATH is wrong. COMFYUI_URL and COMFYUI_TAG
-choose another repository and tag.
+Run: python -m tools.get_host, which needs git. Exits with 1 and one line when it cannot be had, with 2 when COMFYUI_PATH is
+wrong. COMFYUI_URL and COMFYUI_TAG choose another repository and tag.
 """
 
 import os
