@@ -17,7 +17,7 @@ empty :=
 space := $(empty) $(empty)
 
 .NOTPARALLEL: # two goals that make the same environment
-.PHONY: demo test lint test-core test-web host any-host test-host host-tests test-browser browser-tests workflows bench clean
+.PHONY: demo test lint test-house test-core test-web host any-host test-host host-tests test-browser browser-tests workflows bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m otcache_core demo --out otcache_demo
@@ -26,6 +26,10 @@ test: test-core test-web test-host test-browser
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
+
+# What takes seconds: imports, sizes, requirements, documents.
+test-house: $(VENV)/installed-dev
+	$(BIN)/python -m pytest tests/core/test_house.py tests/core/test_requirements.py tests/core/test_documents.py -q
 
 test-core: lint
 	$(BIN)/python -m pytest tests/core -q
