@@ -33,7 +33,7 @@ class OTAnchorSearch(io.ComfyNode):
                 field(io.Int.Input, "trials", default=TRIALS, min=1, max=100000, tooltip="Schedules that the search tries. "
                       "It starts from good ones and drops poor ones early."),
                 field(io.Combo.Input, "metric", options=list(DISTANCES), default=DEFAULT, tooltip="How far a cached picture "
-                      "is from the full one. lpips needs its package and downloads its weights once.", advanced=True),
+                      "is from the full one. lpips downloads its network (about 240 MB) once.", advanced=True),
                 field(io.Int.Input, "seed", default=0, min=0, max=2**31 - 1, control_after_generate=False,
                       tooltip="Of the search.", advanced=True),
                 field(io.String.Input, "storage", default="", optional=True, tooltip="Where trials are kept: empty for a file "
