@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...otcache_core.errors import OTCacheError
-from ...otcache_core.sampling.runtime import CachedRun
+from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.step_finder import StepFinder
 from ...otcache_core.schedules.schedule import Schedule
 from .blocks import BlockReuse

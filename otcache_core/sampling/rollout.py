@@ -16,8 +16,8 @@ import torch
 from ..errors import OTCacheError
 from ..schedules.extrapolation import ORDERS, extrapolated_mean_weights, prior_weights
 from ..schedules.schedule import HISTORY, Predictor, Schedule, check_steps
+from .cached_run import CachedRun
 from .predictors import RIDGE, fit_weights, mean_velocity
-from .runtime import CachedRun
 from .trajectory import Trajectory
 
 FITTED = Predictor(kind="fitted", bands=2)  # what calibration fits

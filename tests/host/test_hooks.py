@@ -90,7 +90,7 @@ def test_skipped_steps_follow_the_librarys_velocities(host, demo_small):
     handle.remove()
     import comfy.sample
 
-    run = host.module("otcache_core.sampling.runtime").CachedRun(schedule)
+    run = host.module("otcache_core.sampling.cached_run").CachedRun(schedule)
     x = comfy.sample.prepare_noise(demo_small.latent["samples"], 7)
     for step in range(12):
         sigma, following = schedule.sigmas[step], schedule.sigmas[step + 1]
@@ -165,7 +165,7 @@ class Watch:
 
     def __init__(self, host, monkeypatch):
         self.refs = []
-        runtime, blocks = host.module("otcache_core.sampling.runtime"), host.module("nodes.host.blocks")
+        runtime, blocks = host.module("otcache_core.sampling.cached_run"), host.module("nodes.host.blocks")
         observe, keep = runtime.CachedRun.observe, blocks.BlockReuse._keep
 
         def observe_watched(run, step, d):

@@ -58,7 +58,7 @@ def test_two_hundred_runs_do_not_grow():
 
 @pytest.mark.parametrize("kind,span", [("hold", 0), ("linear", 0), ("quadratic", 0), ("fitted", 0), ("mean_velocity", 4)])
 def test_a_run_keeps_at_most_span_and_one_latents(host, demo_small, monkeypatch, kind, span):
-    runtime, runs = host.module("otcache_core.sampling.runtime"), []
+    runtime, runs = host.module("otcache_core.sampling.cached_run"), []
     original = runtime.CachedRun.__init__
 
     def init(run, *args):

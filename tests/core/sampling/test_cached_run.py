@@ -10,9 +10,9 @@ from mixture import linear_sigmas
 from strategies import grids_with_steps, step_sets
 
 from otcache_core.errors import OTCacheError
+from otcache_core.sampling.cached_run import CachedRun
 from otcache_core.sampling.predictors import low_pass, mean_velocity_step
 from otcache_core.sampling.rollout import Rollouts, sample
-from otcache_core.sampling.runtime import CachedRun
 from otcache_core.schedules.schedule import HISTORY, Predictor, make_schedule
 
 KINDS = ["hold", "linear", "quadratic", "mean_velocity", "fitted", "two bands"]
