@@ -13,6 +13,7 @@ from .extrapolation import divided_differences, prior_weights
 from .schedule import HISTORY, Schedule, check_sigmas
 from .transport import round_to_steps
 
+JUMP = 2.0
 SAME = 1e-6  # relative; samplers' sigmas are float32
 
 
@@ -29,16 +30,26 @@ def later_segments(schedule: Schedule, sigmas: np.ndarray) -> tuple[int, list[in
 
     The first step of a run is always computed. It stands for the compute sigma that is nearest to it, so that the same
     evaluation is not made again a step later when a run starts just above that one. An evaluation at the last value of
-    `sigmas` belongs to the slice that begins there.
+    `sigmas` belongs to the slice that begins there. Of those that a last step jumps over one is kept, for that step.
     """
     top, bottom = sigmas[0] * (1 - SAME), sigmas[-1] * (1 + SAME)
     inside = [k for k, i in enumerate(schedule.compute_steps) if bottom < schedule.sigmas[i] < top]
+    if jumps_at_the_end(schedule, sigmas):
+        before = [k for k in inside if schedule.sigmas[schedule.compute_steps[k]] > sigmas[-2] * (1 + SAME)]
+        inside = inside[: len(before) + 1]
     first, = segments_at(schedule, sigmas[:1])
     if inside:
         above, below = (schedule.sigmas[schedule.compute_steps[k]] for k in (first, inside[0]))
         if inside[0] == first or sigmas[0] - below < above - sigmas[0]:
             first, inside = inside[0], inside[1:]
     return first, inside
+
+
+def jumps_at_the_end(schedule: Schedule, sigmas: np.ndarray) -> bool:
+    """Whether the last step covers far more of the schedule's own steps than any other: a slice that is forced to end at 0."""
+    places = np.interp(-sigmas, -np.asarray(schedule.sigmas), np.arange(schedule.steps + 1))
+    lengths = np.diff(places)
+    return len(lengths) > 1 and lengths[-1] > JUMP * max(lengths[:-1].max(), 1.0)
 
 
 def retime(schedule: Schedule, sigmas) -> Schedule:
