@@ -51,7 +51,7 @@ class OTAnchorSearch(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
-        from ..otcache_core.calibration.search import open_storage
+        from ..otcache_core.calibration.study import open_storage
         from .host.calibration import run_on_model
         from .host.progress import NodeProgress, duration
 

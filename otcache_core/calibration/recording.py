@@ -13,13 +13,13 @@ from ..schedules.schedule import Predictor, check_sigmas, uniform_steps
 from .graph import Recorded, edge_costs, minimax_paths, peak_suppressed_paths, recorded
 from .guard import STATE_AWARE
 from .propagation import growth_rates, output_gains, state_aware_paths
+from .sameness import SAME
 
 # progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.
 Progress = Callable[[str, int, int, str], None]
 Paths = dict[str, dict[int, tuple[int, ...]]]
 
 GROWTH_CASES = 2
-SAME = 1e-3
 
 
 @dataclass
