@@ -311,7 +311,7 @@ def test_a_guard_that_was_interrupted_goes_on_from_its_memory(done, tmp_path, at
     assert everything(finished.result) == everything(done.result)
 
 
-def slightly_changed(factor: float = 1.01) -> MixtureGenerator:
+def slightly_changed(factor: float = 1.003) -> MixtureGenerator:
     """Another model of the same class, as after a LoRA at low strength."""
     generator = MixtureGenerator()
     generator.means *= factor
