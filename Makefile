@@ -1,7 +1,8 @@
 # make demo: all three stages on the embedded model, ends with otcache_demo/report.html
 # make test: lint, the library's tests, the browser code's (with npm), the nodes' in the ComfyUI that tools/find_host.py finds, and
 #            that ComfyUI's frontend's with the nodes in Chromium (test-core, test-web, test-host and test-browser do one of these)
-# Each makes its own virtual environment on first use (.venv, .venv-host). Without make, see "Plain commands" in README.md.
+# make host: what `make test` does first where no ComfyUI is found: clones one into .comfyui (COMFYUI_URL, COMFYUI_TAG: another)
+# Each makes its own virtual environment on first use (.venv, .venv-host). Without make, see docs/commands.md.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,23 +17,36 @@ empty :=
 space := $(empty) $(empty)
 
 .NOTPARALLEL: # two goals that make the same environment
-.PHONY: demo test test-core test-web test-host host-tests test-browser browser-tests workflows bench clean
+.PHONY: demo test lint test-house test-core test-web host any-host test-host host-tests test-browser browser-tests workflows bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m otcache_core demo --out otcache_demo
 
 test: test-core test-web test-host test-browser
 
-test-core: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
+
+# What takes seconds: imports, sizes, requirements, documents.
+test-house: $(VENV)/installed-dev
+	$(BIN)/python -m pytest tests/core/test_house.py tests/core/test_requirements.py tests/core/test_documents.py -q
+
+test-core: lint
 	$(BIN)/python -m pytest tests/core -q
 
 test-web:
 	@if command -v npm >/dev/null; then npm install --no-package-lock --no-audit --no-fund && npm test; \
 	else printf '\n%s\n\n' 'THE TESTS OF THE BROWSER CODE (tests/web) WERE NOT RUN: THERE IS NO npm.' >&2; fi
 
+host:
+	@$(PYTHON) -m tools.get_host
+
+# One try for both kinds of tests. It has said why it failed; they say what is not tested, or fail.
+any-host:
+	@$(PYTHON) tools/find_host.py >/dev/null 2>&1; [ $$? != 1 ] || $(PYTHON) -m tools.get_host || true
+
 # Exit status 1 of find_host.py: there is none. Anything else: COMFYUI_PATH is wrong.
-test-host test-browser: test-%:
+test-host test-browser: test-%: any-host
 	@host="$$($(PYTHON) tools/find_host.py)"; found=$$?; \
 	if [ $$found = 0 ]; then $(MAKE) --no-print-directory $*-tests HOST="$$host"; \
 	elif [ $$found != 1 ] || [ "$$OTCACHE_REQUIRE_HOST" = 1 ]; then exit 1; \
@@ -51,11 +65,11 @@ workflows: $(HOST_VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m otcache_core bench --out otcache_bench
 
-$(VENV)/installed: requirements.txt requirements-standalone.txt
+$(VENV)/installed: requirements-standalone.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "OTCache needs Python 3.10 or newer; run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-standalone.txt
+	$(BIN)/python -m pip install --quiet -r requirements-standalone.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
@@ -69,4 +83,4 @@ $(HOST_VENV)/installed: requirements.txt requirements-dev.txt $(subst $(space),\
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(HOST_VENV) node_modules otcache_demo otcache_bench .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) $(HOST_VENV) .comfyui .comfyui.part node_modules otcache_demo otcache_bench .pytest_cache .hypothesis .ruff_cache

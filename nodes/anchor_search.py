@@ -33,7 +33,7 @@ class OTAnchorSearch(io.ComfyNode):
                 field(io.Int.Input, "trials", default=TRIALS, min=1, max=100000, tooltip="Schedules that the search tries. "
                       "It starts from good ones and drops poor ones early."),
                 field(io.Combo.Input, "metric", options=list(DISTANCES), default=DEFAULT, tooltip="How far a cached picture "
-                      "is from the full one. lpips needs its package and downloads its weights once.", advanced=True),
+                      "is from the full one. lpips downloads its network (about 240 MB) once.", advanced=True),
                 field(io.Int.Input, "seed", default=0, min=0, max=2**31 - 1, control_after_generate=False,
                       tooltip="Of the search.", advanced=True),
                 field(io.String.Input, "storage", default="", optional=True, tooltip="Where trials are kept: empty for a file "
@@ -55,6 +55,7 @@ class OTAnchorSearch(io.ComfyNode):
         from .host.calibration import run_on_model
         from .host.identity import fingerprint, model_fingerprint
         from .host.progress import NodeProgress, duration
+        from .host.suitability import made_on
 
         setting, observed = calibration.setting, calibration.observed
         if budget >= reference.budget:
@@ -66,7 +67,7 @@ class OTAnchorSearch(io.ComfyNode):
         open_storage(storage)
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
-            trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), model=type(model.model).__name__,
+            trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), **made_on(model),
             identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae)}",
         )  # fmt: skip
         cases, steps = len(setting.cases), len(observed.sigmas) - 1

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..otcache_core import metrics
+from ..otcache_core.calibration import metrics
 from ..otcache_core.drawing.pictures import ERROR_FULL_SCALE, error_map
 from ..otcache_core.errors import OTCacheError
 from .pictures import colours
@@ -28,8 +28,8 @@ class OTCompare(io.ComfyNode):
             inputs=[
                 field(io.Image.Input, "cached", tooltip="The picture, batch or video frames made with fewer evaluations."),
                 field(io.Image.Input, "full", tooltip="The same from the full run: same seed, steps, prompt and size."),
-                field(io.Boolean.Input, "lpips", default=False, advanced=True, tooltip='Also measure LPIPS. Needs "pip install '
-                      'lpips" and downloads its network (about 240 MB) at the first use.'),  # fmt: skip
+                field(io.Boolean.Input, "lpips", default=False, advanced=True, tooltip="Also measure LPIPS. Its "
+                      "network (about 240 MB) is downloaded at the first use."),  # fmt: skip
                 field(io.Float.Input, "full_scale", default=ERROR_FULL_SCALE, min=0.01, max=1.0, step=0.01, advanced=True,
                       tooltip="The difference, as a share of the picture's range, that the map draws brightest."),  # fmt: skip
             ],

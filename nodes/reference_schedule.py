@@ -75,12 +75,13 @@ class OTReferenceSchedule(io.ComfyNode):
         from .host.identity import model_fingerprint
         from .host.progress import NodeProgress
         from .host.setting import make_setting
+        from .host.suitability import made_on
 
         model = model[0]
         setting = make_setting(model, positive, negative[0], latent_image[0], seed[0], cases[0], steps[0], cfg[0],
                                sampler_name[0], scheduler[0], denoise[0])  # fmt: skip
         grid = setting.sigmas.double().numpy()
-        settings = Settings(reference_budget=budget[0], gamma=gamma[0], model=type(model.model).__name__)
+        settings = Settings(reference_budget=budget[0], gamma=gamma[0], **made_on(model))
         if budget[0] >= len(grid) - 1:
             raise OTCacheError(f"The budget is {budget[0]}, but the run has {len(grid) - 1} steps; choose a smaller budget.")
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)

@@ -7,27 +7,26 @@ import os
 import sys
 from pathlib import Path
 
-HINT = (
-    "No ComfyUI was found. Set COMFYUI_PATH to its folder, or get one where it is looked for (~/comfy/ComfyUI):\n"
-    "    pip install comfy-cli && comfy --skip-prompt install --cpu"
-)
+REPOSITORY = Path(__file__).resolve().parents[1]
+CLONE = REPOSITORY / ".comfyui"  # what get_host.py makes
+HINT = 'No ComfyUI was found: set COMFYUI_PATH to its folder, or run "make host" (without make: python -m tools.get_host).'
 
 
 def find_host() -> Path | None:
-    """COMFYUI_PATH, else comfy-cli's default place, else the ComfyUI in whose custom_nodes this repository lies.
+    """COMFYUI_PATH, else comfy-cli's default place, else the ComfyUI in whose custom_nodes this repository lies, else `CLONE`.
 
     Raises FileNotFoundError when COMFYUI_PATH is set and holds none.
     """
     chosen = os.environ.get("COMFYUI_PATH")
     if chosen:
-        if not _is_host(Path(chosen)):
+        if not is_host(Path(chosen)):
             raise FileNotFoundError(f"COMFYUI_PATH is {chosen}, but there is no ComfyUI (main.py and comfy/).")
         return Path(chosen).resolve()
-    repository = Path(__file__).resolve().parents[1]
-    return next((path for path in (Path.home() / "comfy" / "ComfyUI", repository.parents[1]) if _is_host(path)), None)
+    places = (Path.home() / "comfy" / "ComfyUI", REPOSITORY.parents[1], CLONE)
+    return next((path for path in places if is_host(path)), None)
 
 
-def _is_host(path: Path) -> bool:
+def is_host(path: Path) -> bool:
     return (path / "main.py").is_file() and (path / "comfy").is_dir()
 
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 
 import comfy.model_patcher
-import numpy as np
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...otcache_core.errors import OTCacheError
@@ -30,7 +29,7 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
         guider = executor.class_obj
         shared = guider.model_options
         refuse_other_caches(shared)
-        grid = np.asarray(sigmas.detach().cpu(), dtype=np.float64)  # now: uni_pc writes into its sigmas later
+        grid = sigmas.detach().cpu().double().numpy()  # now: uni_pc writes into its sigmas later
         run = HostRun(schedule, grid, guider, sampler, level)
         guider.model_options = comfy.model_patcher.create_model_options_clone(shared)
         _add_hooks(run, guider.model_options)

@@ -3,6 +3,7 @@
 import logging
 import time
 
+import comfy.model_management
 import comfy.utils
 import server
 
@@ -15,7 +16,10 @@ PICTURE_SHARE = 0.02  # of the time goes into pictures of the same best schedule
 
 
 class NodeProgress:
-    """`tick(evaluations)` after every evaluation; an instance itself is a `Progress` callback of the library's stages."""
+    """`tick(evaluations)` after every evaluation; an instance itself is a `Progress` callback of the library's stages.
+
+    Both are checks for interruption, for stages without evaluations take seconds too.
+    """
 
     def __init__(self, title: str, node_id: str | None, total: int):
         self.title, self.node_id, self.total = title, node_id, max(total, 1)
@@ -26,9 +30,11 @@ class NodeProgress:
 
     def tick(self, evaluations: int) -> None:
         """Show that so many model evaluations have been made."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
         self._bar.update_absolute(min(evaluations, self.total), self.total)
 
     def __call__(self, stage: str, done: int, total: int, note: str) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
         now = time.monotonic()
         if stage != self._stage:
             logging.info("OTCache: %s: %s", self.title, stage)

@@ -8,14 +8,12 @@ import torch
 
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.runtime import CachedRun
-from ...otcache_core.schedules.retiming import retime
+from ...otcache_core.sampling.step_finder import StepFinder
 from ...otcache_core.schedules.schedule import Schedule
 from .blocks import BlockReuse
 from .report import Report
+from .suitability import check_noise, fit_to_run, other_model
 
-# Samplers that choose their own noise levels: there are no steps to skip.
-ADAPTIVE = ("dpm_adaptive", "dpm_fast")
-BEYOND = 1.02  # how far above the schedule's first sigma a run may start
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
 
 
@@ -28,12 +26,16 @@ class HostRun:
     def __init__(self, schedule: Schedule, sigmas: np.ndarray, guider, sampler, level: str):
         self.steps = len(sigmas) - 1
         self.guider = guider
-        self.reason, self.level_reason = "", ""
+        self.reason, self.level_reason, self.warning = "", "", ""
         self.cached = None
         try:
+            model = guider.model_patcher
+            check_noise(schedule, model.get_model_object("model_sampling"))
             self.cached = CachedRun(fit_to_run(schedule, sigmas, sampler))
+            self.warning = other_model(schedule, type(model.model).__name__)
+            self._finder = StepFinder(sigmas, churned(sigmas, getattr(sampler, "extra_options", {})))
         except OTCacheError as error:
-            self.reason = str(error).rstrip(".")
+            self.reason = str(error)[:1].lower() + str(error)[1:].rstrip(".")
         # With nothing to skip later there is nothing to keep.
         self._skips = self.cached is not None and self.cached.schedule.budget < self.steps
         self.blocks = None
@@ -61,13 +63,13 @@ class HostRun:
             self._look_at_conds(timestep.dtype)
         # With another latent, other conditionings in use or hooks of another strength, older evaluations no longer apply.
         in_use = [start >= sigma >= end for start, end in self._ranges]
-        situation = (x.shape, x.dtype, x.device, *in_use, *self._strengths(timestep, sigma, model_options))
+        situation = (x.shape, x.device, *in_use, *self._strengths(timestep, sigma, model_options))
         if situation != self._situation:
             self._situation, self._observed = situation, -1
             self.cached.forget()
             if self.blocks:
                 self.blocks.clear()
-        step, on_grid = self.cached.locate(sigma)
+        step, begins = self._finder.locate(sigma)
         if self.cached.computes(step) or not self.cached.can_predict:
             if self.blocks:
                 self.blocks.capture()
@@ -84,7 +86,7 @@ class HostRun:
             self._computed[-1] = False
             return x.sub(self.cached.predict(step, sigma), alpha=sigma)
         self._extra += not self.cached.computes(step)
-        if on_grid or step != self._observed:
+        if begins or step != self._observed:
             self._observed = step
             self.cached.observe(step, torch.sub(x, denoised).div_(sigma))
         return denoised
@@ -101,6 +103,7 @@ class HostRun:
             level=self._level,
             reason=self.reason,
             level_reason=self.level_reason,
+            warning=self.warning,
             seconds=tuple(float(second) for second in np.diff(times)),
             computed=tuple(self._computed),
         )
@@ -144,19 +147,14 @@ class HostRun:
         return [hook.strength for hooks, *_ in self._hooked for hook in hooks.hooks]
 
 
-def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
-    """`schedule` on the run's grid; raises `OTCacheError` with the reason when the run has to be computed in full."""
-    name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
-    if any(word in name for word in ADAPTIVE):
-        raise OTCacheError("this sampler chooses its own noise levels; use one with fixed steps, such as euler")
-    if "cfg_pp" in name:
-        raise OTCacheError("CFG++ samplers need the unconditional output, which a skipped step does not have")
-    if len(sigmas) > 1 and sigmas[0] > schedule.sigmas[0] * BEYOND:
-        raise OTCacheError(
-            f"the run starts at sigma {sigmas[0]:.4g}, but the schedule begins at {schedule.sigmas[0]:.4g}; "
-            "use a schedule made for this model"
-        )
-    return retime(schedule, sigmas)
+def churned(sigmas: np.ndarray, options: dict) -> list[float] | None:
+    """Where each step begins under a sampler's s_churn, s_tmin and s_tmax (Karras et al. 2022, algorithm 2), if it has any."""
+    if not options.get("s_churn"):
+        return None
+    steps = len(sigmas) - 1
+    gamma = min(options["s_churn"] / steps, 2**0.5 - 1)
+    low, high = options.get("s_tmin", 0.0), options.get("s_tmax", inf)
+    return [sigma * (1 + gamma * bool(low <= sigma <= high)) for sigma in sigmas[:-1]]
 
 
 def time_range(cond: dict, dtype: torch.dtype) -> tuple[float, float]:
@@ -165,11 +163,20 @@ def time_range(cond: dict, dtype: torch.dtype) -> tuple[float, float]:
 
 
 def rounded(value: float, dtype: torch.dtype) -> float:
-    """`value` in single precision, unless noise levels are in double.
+    """`value` in the precision of noise levels of `dtype`.
 
     torch rounds a number before it compares it with a tensor, which matters where a bound is one of the grid's points.
     """
-    return float(value) if dtype == torch.float64 else float(np.float32(float(value)))
+    value = float(value)
+    if dtype == torch.float64:
+        return value
+    if dtype == torch.float16:
+        return float(np.float16(value))
+    single = np.float32(value)
+    if dtype == torch.bfloat16:  # the upper half of a float32, ties to even
+        bits = int(single.view(np.uint32))
+        single = np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    return float(single)
 
 
 def time_ranges(conds: list[dict], dtype: torch.dtype) -> list[tuple[float, float]]:

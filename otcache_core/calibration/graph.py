@@ -2,59 +2,23 @@
 
 Nodes are grid steps, an edge i -> j means "compute i, predict everything up to j". All costs are quadratic forms in the
 Gram matrices of the recorded velocities (`trajectory.gram_matrices`): a predictor's error on an edge is a combination of
-recorded velocities, so N = 50 and eight cases take milliseconds an edge row, whatever the latent's size.
+recorded velocities. So nothing here depends on the latent's size, and an edge takes a few numbers of each matrix.
 
 Sources: peak-suppressed shortest path, MeanCache (arXiv 2601.19961); lexicographic minimax, LeMiCa (2511.00090);
 conditioning on the previous compute step, DPCache (2602.22654); propagating the cached state, OptimalSteps (2503.21774).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
 from ..errors import OTCacheError
 from ..sampling.predictors import RIDGE, mean_velocity_step, solve_ridge
-from ..sampling.trajectory import gram_matrices
 from ..schedules.extrapolation import ORDERS, PRIOR_DAMPING, extrapolated_displacements
 from ..schedules.schedule import HISTORY, Predictor, check_budget
+from .products import Recorded
 
 SPANS = range(7)
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What the graph needs of the calibration cases: sigmas float64 [N + 1] and Gram matrices float64 [cases, N, N].
-
-    bands: the same by frequency band, float64 [bands, cases, N, N], for fitted weights; they are taken as orthogonal.
-    """
-
-    sigmas: np.ndarray
-    grams: np.ndarray
-    bands: np.ndarray
-
-    @property
-    def steps(self) -> int:
-        return len(self.sigmas) - 1
-
-    def displacements(self, start: int) -> np.ndarray:
-        """Coefficients float64 [N - start, N] on the recorded velocities of x_j - x_start, for j = start + 1..N."""
-        h = np.where(np.arange(self.steps) >= start, np.diff(self.sigmas), 0.0)
-        return np.tril(np.broadcast_to(h, (self.steps, self.steps)))[start:]
-
-    def mean_squares(self, coefficients: np.ndarray) -> np.ndarray:
-        """|sum_l c_l d_l|^2 per element and case, float64 [..., cases], for coefficients [..., N]."""
-        return mean_squares(coefficients, self.grams)
-
-
-def recorded(trajectories, bands: int = 2) -> Recorded:
-    """The Gram matrices of `trajectories`; raises `OTCacheError` for an empty list or grids that differ."""
-    whole = gram_matrices(trajectories)
-    return Recorded(trajectories[0].sigmas, whole[0], gram_matrices(trajectories, bands) if bands > 1 else whole)
-
-
-def mean_squares(coefficients: np.ndarray, grams: np.ndarray) -> np.ndarray:
-    """|sum_l c_l d_l|^2 per element and case, float64 [..., cases], for coefficients [..., N] and grams [cases, N, N]."""
-    return np.maximum(np.einsum("...l,clm,...m->...c", coefficients, grams, coefficients, optimize=True), 0.0)
 
 
 def history_of(start: int, previous: int | None) -> list[int]:
@@ -68,16 +32,6 @@ def history_of(start: int, previous: int | None) -> list[int]:
     return [step for step in (start, previous, previous - gap)[:HISTORY] if step >= 0]
 
 
-def fitted_segments(grams: np.ndarray, basis: np.ndarray, targets: np.ndarray, priors: np.ndarray, ridge: float):
-    """Ridge weights float64 [J, m] that take `basis` [m, N] to each of `targets` [J, N], fitted over all cases at once.
-
-    All three are coefficients on the recorded velocities; `priors` [J, m] are in the same units as the result.
-    """
-    seen = np.einsum("clm,bm->lb", grams, basis)
-    products, moments = basis @ seen, targets @ seen
-    return solve_ridge(products, moments, priors, ridge)
-
-
 def edge_errors(
     recorded: Recorded, start: int, previous: int | None, predictor: Predictor, span: int = 0, ridge: float = RIDGE
 ) -> np.ndarray:
@@ -85,23 +39,22 @@ def edge_errors(
 
     `span` is the lookback of "mean_velocity"; "fitted" is fitted to each edge by itself.
     """
-    history = history_of(start, previous)
-    target = recorded.displacements(start)
-    basis = np.eye(recorded.steps)[history]
-    if predictor.kind in ORDERS:
-        order, damping = ORDERS[predictor.kind], predictor.damping
-        predicted = extrapolated_displacements(recorded.sigmas[history], recorded.sigmas[start:], order, damping) @ basis
-    elif predictor.kind == "mean_velocity":
-        predicted = mean_velocity_segments(recorded, start, span)
-    else:
-        priors = extrapolated_displacements(recorded.sigmas[history], recorded.sigmas[start:], 1, PRIOR_DAMPING)
-        total = np.zeros((len(target), len(recorded.grams)))
-        for grams in recorded.bands if predictor.bands > 1 else [recorded.grams]:
-            error = target - fitted_segments(grams, basis, target, priors, ridge) @ basis
-            error[0] = 0.0  # an edge of length one computes its only step
-            total += mean_squares(error, grams)
-        return total
-    return recorded.mean_squares(target - predicted)
+    if predictor.kind == "mean_velocity":
+        return recorded.mean_squares(recorded.displacements(start) - mean_velocity_segments(recorded, start, span))
+    history, fitted = history_of(start, previous), predictor.kind == "fitted"
+    order, damping = (1, PRIOR_DAMPING) if fitted else (ORDERS[predictor.kind], predictor.damping)
+    weights = extrapolated_displacements(recorded.sigmas[history], recorded.sigmas[start:], order, damping)
+    total = 0.0
+    for products in recorded.band_products if fitted and predictor.bands > 1 else [recorded.products]:
+        basis, moments, squares = products.of_segments(start, history)
+        if fitted:  # over all cases at once
+            used = solve_ridge(basis.sum(0), moments.sum(0).T, weights, ridge)
+        else:
+            used = weights
+        errors = squares - 2 * np.einsum("jm,cmj->cj", used, moments) + np.einsum("jm,cml,jl->cj", used, basis, used)
+        errors[:, 0] *= not fitted  # an edge of length one computes its only step
+        total = total + np.maximum(errors, 0.0).T
+    return total
 
 
 def mean_velocity_segments(recorded: Recorded, start: int, span: int) -> np.ndarray:
@@ -114,17 +67,24 @@ def mean_velocity_segments(recorded: Recorded, start: int, span: int) -> np.ndar
     return np.cumsum(np.diff(recorded.sigmas)[start:, None] * rows[start:], axis=0)
 
 
-def edge_costs(recorded: Recorded, predictor: Predictor, conditioned: bool = True, ridge: float = RIDGE):
+def edge_costs(
+    recorded: Recorded,
+    predictor: Predictor,
+    conditioned: bool = True,
+    ridge: float = RIDGE,
+    tick: Callable[[], None] = lambda: None,
+):
     """Costs of all edges, root mean square over cases and elements, in units of the latent.
 
     Returns (costs, spans): costs float64 [N, N, N + 1] over (previous, start, j), inf where no such edge exists; start 0
     has previous 0. Unconditioned costs assume the coming gap as the previous one. spans int [N, N + 1] holds the best
-    lookback of each edge for "mean_velocity", else zeros.
+    lookback of each edge for "mean_velocity", else zeros. `tick` is called before each of the N starts.
     """
     steps = recorded.steps
     costs = np.full((steps, steps, steps + 1), np.inf)
     spans = np.zeros((steps, steps + 1), dtype=int)
     for start in range(steps):
+        tick()
         if predictor.kind == "mean_velocity":
             errors = [edge_errors(recorded, start, None, predictor, span).mean(1) for span in SPANS if span <= start]
             spans[start, start + 1 :] = np.argmin(errors, axis=0)
@@ -157,17 +117,21 @@ def peak_suppressed_paths(costs: np.ndarray, budgets, gamma: float = 4.0, gains:
     value[0, 0] = 0.0
     paths, parents = {}, []
     for count in range(1, top + 1):
-        total = value[:, :, None] + powers  # [previous, start, j]
         if count in budgets:
-            previous, start = np.unravel_index(np.argmin(total[:, :, steps]), (steps, steps))
+            previous, start = np.unravel_index(np.argmin(value + powers[:, :, steps]), (steps, steps))
             path = [int(start)]
             for parent in reversed(parents):
                 path.append(int(previous))
                 previous, start = parent[previous, start], previous
             paths[count] = tuple(reversed(path))
         # Next state is (start, j): the best `previous` is forgotten after it has been noted.
-        parents.append(np.argmin(total, axis=0)[:, :steps])
-        value = np.min(total, axis=0)[:, :steps]
+        following, parent = np.full((steps, steps), np.inf), np.zeros((steps, steps), dtype=int)
+        for start in range(count - 1, steps - 1):
+            total = value[: max(start, 1), start, None] + powers[: max(start, 1), start, start + 1 : steps]
+            parent[start, start + 1 :] = np.argmin(total, axis=0)
+            following[start, start + 1 :] = np.min(total, axis=0)
+        parents.append(parent)
+        value = following
     return paths
 
 
@@ -180,19 +144,35 @@ def minimax_paths(costs: np.ndarray, budgets) -> dict[int, tuple]:
     steps, budgets = costs.shape[1], list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
     edges = costs[0]
-    state: dict[int, tuple] = {0: ((), (0,))}
+    peaks = {0: np.empty(0)}  # the falling list of the best path to each step, and that path
+    routes = {0: (0,)}
     paths = {}
     for count in range(1, top + 1):
-        step_out: dict[int, tuple] = {}
-        for start, (peaks, path) in state.items():
-            for j in range(start + 1, steps + 1):
-                entry = (tuple(sorted((*peaks, edges[start, j]), reverse=True)), (*path, j))
-                if j not in step_out or entry < step_out[j]:
-                    step_out[j] = entry
+        starts, ends = list(routes), range(count, steps + 1)
+        best = lexicographic_best(np.stack([peaks[start] for start in starts]), edges[starts, count:])
+        chosen = dict(zip(ends, (starts[row] for row in best), strict=True))
         if count in budgets:
-            paths[count] = step_out[steps][1][:-1]
-        state = {j: entry for j, entry in step_out.items() if j < steps}
+            paths[count] = routes[chosen[steps]]
+        peaks = {j: np.sort(np.append(peaks[i], edges[i, j]))[::-1] for j, i in chosen.items() if j < steps}
+        routes = {j: (*routes[i], j) for j, i in chosen.items() if j < steps}
     return paths
+
+
+def lexicographic_best(peaks: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """For each end j, the row whose falling list `peaks` [rows, k] with edges[row, j] put in is the smallest, int [ends].
+
+    Place p of the list with e put in is the middle one of peaks[p - 1], e and peaks[p], so no list has to be made.
+    """
+    rows, length = peaks.shape
+    bounds = np.hstack([np.full((rows, 1), np.inf), peaks, np.full((rows, 1), -np.inf)])
+    alive = np.ones(edges.shape, dtype=bool)
+    for place in range(length + 1):
+        entries = np.clip(edges, bounds[:, place + 1, None], bounds[:, place, None])
+        entries = np.where(alive, entries, np.inf)
+        alive &= entries == entries.min(axis=0)
+        if (alive.sum(axis=0) == 1).all():
+            break
+    return alive.argmax(axis=0)
 
 
 def path_cost(costs: np.ndarray, compute_steps) -> float:

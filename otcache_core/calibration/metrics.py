@@ -3,7 +3,10 @@
 A metric is `metric(images, references) -> float64 [n]`, one number a picture, for float tensors [n, 3, H, W] in [0, 1].
 """
 
+import pickle
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -76,29 +79,40 @@ def structure_rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray
 
 
 def lpips(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
-    """LPIPS (Zhang et al. 2018, AlexNet). Downloads its backbone on first use, so it is only used when asked for by name.
+    """LPIPS (Zhang et al. 2018, AlexNet), smaller is better, 0 is equal; computed where the pictures are.
 
-    Raises `OTCacheError` when the package is not installed or the backbone cannot be had.
+    Its backbone is torchvision's and lies in torch's hub folder; where it is missing it is downloaded, so this metric is only
+    used when asked for by name. Raises `OTCacheError` for a side under 31 pixels, when the package is not installed, or when
+    the backbone cannot be had.
     """
-    network = _lpips_network()
+    if (side := min(images.shape[-2:])) < LPIPS_SIDE:
+        raise OTCacheError(f"Pictures of {side} pixels are too small for LPIPS; decode at {LPIPS_SIDE} pixels or more.")
+    network = _lpips_network().to(images.device)
     with torch.inference_mode():
         return network(images.float() * 2 - 1, references.float() * 2 - 1).double().numpy(force=True).reshape(-1)
 
 
+LPIPS_SIDE = 31  # what AlexNet's first convolution and two poolings need
 _network = None
 
 
-def _lpips_network():
+def _lpips_network() -> torch.nn.Module:
     global _network
     if _network is None:
         try:
             import lpips as package
 
-            _network = package.LPIPS(net="alex", verbose=False).eval()
+            with warnings.catch_warnings():  # it calls torchvision by names that were given up
+                warnings.simplefilter("ignore")
+                _network = package.LPIPS(net="alex", verbose=False).eval()
         except ImportError:
             raise OTCacheError('Metric "lpips" needs a package: run "pip install lpips", or use "ms-ssim*rmse".') from None
-        except OSError as error:
-            raise OTCacheError(f'The backbone of "lpips" could not be downloaded ({error}); use "ms-ssim*rmse".') from None
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # no network, or a broken file
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            raise OTCacheError(
+                f'The backbone of "lpips" could neither be loaded from {folder} nor downloaded ({error}); delete a broken '
+                'file there, or use "ms-ssim*rmse".'
+            ) from None
     return _network
 
 

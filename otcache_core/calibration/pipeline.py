@@ -33,9 +33,9 @@ class Settings:
 
     allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
     tries fewer candidates. storage: the search's Optuna storage; memory: a folder for all other measurements. With both,
-    an interrupted calibration goes on where it stopped. model: a name for people. identity: what tells this model, with all
-    that it runs with, from every other one; measurements of the same identity are trusted, so that machines that round
-    differently can share them. Without it they are used only where the full runs agree.
+    an interrupted calibration goes on where it stopped. model, model_class, noise: as in `Schedule`. identity: what tells
+    this model, with all that it runs with, from every other one; measurements of the same identity are trusted, so that
+    machines that round differently can share them. Without it they are used only where the full runs agree.
     """
 
     budgets: Sequence[int] = BUDGETS
@@ -50,6 +50,8 @@ class Settings:
     storage: str | None = None
     memory: str | None = None
     model: str = ""
+    model_class: str = ""
+    noise: str = ""
     identity: str = ""
 
     def check(self, steps: int) -> None:
@@ -104,7 +106,8 @@ def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **
     return make_schedule(
         name=f"{settings.model or 'model'}-{stage}-{len(steps)}of{len(grid) - 1}",
         sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=FITTED, weights=rows, stage=stage,
-        model=settings.model, cases=tuple(str(case)[:500] for case in observed.cases), **fields,
+        model=settings.model, model_class=settings.model_class, noise=settings.noise,
+        cases=tuple(str(case)[:500] for case in observed.cases), **fields,
     )  # fmt: skip
 
 
@@ -151,6 +154,7 @@ def prepare(
     scorer = Scorer(meter.generator, cases, observed.trajectories, settings.metric)
     if settings.memory is not None:
         scorer.memo = memo_of(scorer, settings)
+    reference.check_noise(settings.noise)
     reference = retime(reference, grid)
     if watch:
         live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, scorer.full_picture)

@@ -5,15 +5,18 @@ one cached rollout shows along the errors that caching really makes. With it a w
 recorded velocities, so the state-aware path (OptimalSteps' idea, arXiv 2503.21774) needs no model evaluations.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from ..sampling.predictors import RIDGE
+from ..sampling.predictors import RIDGE, solve_ridge
 from ..schedules.extrapolation import PRIOR_DAMPING, extrapolated_displacements
 from ..schedules.schedule import HISTORY, check_budget
-from .graph import Recorded, fitted_segments
+from .products import Recorded
 
 BEAM = 4
 
@@ -48,48 +51,95 @@ def output_gains(sigmas: np.ndarray, kappa: np.ndarray) -> np.ndarray:
 
 
 def state_aware_paths(
-    recorded: Recorded, kappa: np.ndarray, budgets, order: int | None = None, ridge: float = RIDGE, beam: int = BEAM
+    recorded: Recorded,
+    kappa: np.ndarray,
+    budgets,
+    order: int | None = None,
+    ridge: float = RIDGE,
+    beam: int = BEAM,
+    tick: Callable[[], None] = lambda: None,
 ) -> dict[int, tuple]:
     """For each budget, compute steps whose *simulated* cached run ends nearest to the recorded one.
 
     Each partial path carries its error as coefficients on the recorded velocities; the velocity seen at an erring latent
     is d + kappa eps. order None fits each segment's weights as `fitted` does, 0..2 extrapolates. The best `beam` partial
-    paths for each (count, step) survive, judged by the geometric mean over cases of the root mean squared error.
+    paths for each (count, step) survive, judged by the geometric mean over cases of the root mean squared error. `tick` is
+    called for each count up to the largest budget.
     """
     steps, budgets = recorded.steps, list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
-    # A partial path: (score, compute steps, error coefficients [N], velocity coefficients of the last evaluations).
-    state = {0: [(0.0, (0,), np.zeros(steps), [np.eye(steps)[0]])]}
+    moves = recorded.moves
+    partial = [Partial.begin(steps)]
     paths = {}
     for count in range(1, top + 1):
-        found: dict[int, list] = {}
-        for start, partial in state.items():
-            for _, path, error, history in partial:
-                errors = propagate(recorded, path, error, history, order, ridge)
-                scores = np.log(np.maximum(recorded.mean_squares(errors), 1e-30)).mean(1)
-                for j in range(start + 1, steps + 1):
-                    found.setdefault(j, []).append((scores[j - start - 1], (*path, j), errors[j - start - 1], history))
-        best = {j: sorted(entries, key=lambda entry: entry[0])[:beam] for j, entries in found.items()}
+        weights, scores = segment_scores(recorded, partial, order, ridge)
+        ranking = np.argsort(scores, axis=0, kind="stable")
         if count in budgets:
-            paths[count] = best[steps][0][1][:-1]
-        state = {}
-        for j, entries in best.items():
-            if j < steps:
-                seen = np.eye(steps)[j]
-                state[j] = [(s, p, e, [seen + kappa[j] * e, *h][:HISTORY]) for s, p, e, h in entries]
+            paths[count] = partial[ranking[0, steps]].path
+        following = []
+        for j in range(count, steps):
+            for row in ranking[:beam, j]:
+                if np.isinf(scores[row, j]):
+                    break
+                following.append(partial[row].extended(j, weights[row, j], moves, kappa[j]))
+        partial = following
+        tick()
     return paths
 
 
-def propagate(recorded: Recorded, path, error, history, order: int | None, ridge: float) -> np.ndarray:
-    """Error coefficients float64 [N - start, N] at every j after the path's last step, from its error [N] there."""
-    start = path[-1]
-    basis = np.stack(history)
-    past = recorded.sigmas[list(path[::-1][: len(history)])]
+class Partial(NamedTuple):
+    """The beginning of a schedule, and what its cached run is like at its last step.
+
+    error: of the latent there, float64 [N]; history: the last evaluations, newest first, float64 [m, N]; both are
+    coefficients on the recorded velocities.
+    """
+
+    path: tuple[int, ...]
+    error: np.ndarray
+    history: np.ndarray
+
+    @staticmethod
+    def begin(steps: int) -> Partial:
+        """The first of `steps` steps, evaluated."""
+        return Partial((0,), np.zeros(steps), np.eye(steps)[:1])
+
+    def error_at(self, j: int, weights: np.ndarray, moves: np.ndarray) -> np.ndarray:
+        """The error [N] at step j after predicting with `weights` [m], displacements in units of the evaluations."""
+        return self.error + weights @ self.history - (moves[j] - moves[self.path[-1]])
+
+    def extended(self, j: int, weights: np.ndarray, moves: np.ndarray, kappa: float) -> Partial:
+        """Predict up to step j with `weights`, and evaluate there."""
+        error = self.error_at(j, weights, moves)
+        seen = np.eye(len(error))[j] + kappa * error
+        return Partial((*self.path, j), error, np.vstack([seen, self.history])[:HISTORY])
+
+
+def segment_scores(recorded: Recorded, partial: Sequence[Partial], order: int | None, ridge: float):
+    """How far each of `partial` is from the recorded runs when it predicts up to each step j, all of equal length.
+
+    Returns (weights, scores): float64 [n, N + 1, m] of the evaluations, as displacements, and float64 [n, N + 1], the mean
+    over cases of the log of the mean squared error, inf where j does not come after the path's last step.
+    """
     degree, damping = (1, PRIOR_DAMPING) if order is None else (order, 1.0)
-    segments = extrapolated_displacements(past, recorded.sigmas[start:], degree, damping)
-    target = recorded.displacements(start)
+    starts = np.array([p.path[-1] for p in partial])
+    basis = np.stack([p.history for p in partial])
+    # x_j - x_0 minus these is what a segment has to move by.
+    offsets = recorded.moves[starts] + np.stack([p.error for p in partial])
+    weights = np.zeros((len(partial), recorded.steps + 1, basis.shape[1]))
+    for row, (path, _, history) in enumerate(partial):
+        past = recorded.sigmas[list(path[::-1][: len(history)])]
+        weights[row, path[-1] + 1 :] = extrapolated_displacements(past, recorded.sigmas[path[-1] :], degree, damping)
+    products = recorded.products
+    both = np.concatenate([basis, offsets[:, None]], axis=1)
+    inner = both @ products.velocities[:, None] @ both.swapaxes(1, 2)  # [cases, n, m + 1, m + 1]
+    ends = both @ products.mixed[:, None]  # [cases, n, m + 1, N + 1]
+    moments = ends[:, :, :-1] - inner[:, :, :-1, -1:]
+    squares = np.einsum("cjj->cj", products.latents)[:, None] - 2 * ends[:, :, -1] + inner[:, :, -1, -1:]
+    grams = inner[:, :, :-1, :-1]
     if order is None:
-        fitted = fitted_segments(recorded.grams, basis, target - error, segments, ridge)
-        fitted[0] = segments[0]  # a segment of length one has nothing to fit
-        segments = fitted
-    return error + segments @ basis - target
+        fitted = solve_ridge(grams.sum(0), moments.sum(0).swapaxes(1, 2), weights, ridge)
+        longer = np.arange(recorded.steps + 1) > starts[:, None] + 1  # a segment of length one has nothing to fit
+        weights = np.where(longer[..., None], fitted, weights)
+    errors = squares - 2 * (weights * moments.swapaxes(2, 3)).sum(-1) + ((weights @ grams) * weights).sum(-1)
+    scores = np.log(np.maximum(errors, 1e-30)).mean(0)
+    return weights, np.where(np.arange(recorded.steps + 1) > starts[:, None], scores, np.inf)

@@ -10,8 +10,9 @@ from ..errors import OTCacheError
 from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, record, stack
 from ..sampling.trajectory import Spool, Trajectory, load_trajectory
 from ..schedules.schedule import Predictor, check_sigmas, uniform_steps
-from .graph import Recorded, edge_costs, minimax_paths, peak_suppressed_paths, recorded
+from .graph import edge_costs, minimax_paths, peak_suppressed_paths
 from .guard import STATE_AWARE
+from .products import Recorded, recorded
 from .propagation import growth_rates, output_gains, state_aware_paths
 from .sameness import SAME
 
@@ -104,17 +105,30 @@ def measure_growth(generator: Generator, cases: Sequence, trajectories: Sequence
     )  # fmt: skip
 
 
-def graph_paths(seen: Recorded, kappa: np.ndarray, budgets, gamma: float = 4.0) -> tuple[Paths, np.ndarray]:
-    """Every graph's own path at every budget, by name, and the edge costs under the fitted predictor; no model runs."""
-    fitted, _ = edge_costs(seen, FITTED)
-    held, _ = edge_costs(seen, Predictor(kind="hold"), conditioned=False)
+def graph_paths(
+    seen: Recorded, kappa: np.ndarray, budgets, gamma: float = 4.0, progress: Progress | None = None
+) -> tuple[Paths, np.ndarray]:
+    """Every graph's own path at every budget, by name, and the edge costs under the fitted predictor; no model runs.
+
+    At N = 150 this takes seconds, so `progress` is told of every part of it.
+    """
+    done, total = 0, 2 * seen.steps + max(budgets)
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress("graphs", done, total, "")
+
+    fitted, _ = edge_costs(seen, FITTED, tick=tick)
+    held, _ = edge_costs(seen, Predictor(kind="hold"), conditioned=False, tick=tick)
     gains = output_gains(seen.sigmas, kappa) ** 0.5
     paths = {
         "graph, fitted": peak_suppressed_paths(fitted, budgets, gamma),
         "graph, fitted, gains": peak_suppressed_paths(fitted, budgets, gamma, gains),
         "graph, fitted, gamma 1": peak_suppressed_paths(fitted, budgets, 1.0),
         "graph, minimax": minimax_paths(held, budgets),
-        STATE_AWARE: state_aware_paths(seen, kappa, budgets, beam=2),
+        STATE_AWARE: state_aware_paths(seen, kappa, budgets, beam=2, tick=tick),
     }
     return paths, fitted
 
@@ -137,9 +151,5 @@ def observe(
     few = min(GROWTH_CASES, len(cases))
     kappa = measure_growth(meter.generator, cases[:few], [trajectories[i] for i in range(few)])
     meter.lap("error growth")
-    if progress:
-        progress("graphs", 0, 1, "")
-    paths, costs = graph_paths(recorded(trajectories), kappa, range(1, len(trajectories[0].sigmas)), gamma)
-    if progress:
-        progress("graphs", 1, 1, "")
+    paths, costs = graph_paths(recorded(trajectories), kappa, range(1, len(trajectories[0].sigmas)), gamma, progress)
     return Observed(cases, trajectories, paths, costs, meter.stages)

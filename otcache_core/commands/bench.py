@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..calibration.graph import edge_costs, peak_suppressed_paths, recorded
+from ..calibration.graph import edge_costs, peak_suppressed_paths
 from ..calibration.metrics import DEFAULT, DISTANCES, psnr, rmse, ssim
 from ..calibration.pipeline import BUDGETS, Settings, calibrate, search_starts
+from ..calibration.products import recorded
 from ..calibration.scoring import Scorer
 from ..calibration.search import search_steps
 from ..demo.generator import DemoGenerator

@@ -39,6 +39,7 @@ def run_strip(report) -> dict:
         "level": report.level,
         "reason": report.reason,
         "level_reason": report.level_reason,
+        "warning": report.warning,
         "extra": report.extra,
     }
 

@@ -109,16 +109,17 @@ def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: i
     for part in parts:
         flat = part.flatten(1)
         products = (flat @ flat[:-1].T).numpy(force=True)
-        rows.append(solve_ridge(products[:-1], products[-1], prior, ridge))
+        rows.append(solve_ridge(products[:-1], products[-1:], prior, ridge)[0])
     return np.concatenate(rows)
 
 
-def solve_ridge(gram: np.ndarray, moment: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights float64 [..., m] that solve (gram + r I) w = moment + r prior with r = ridge * trace(gram) / m.
+def solve_ridge(gram: np.ndarray, moments: np.ndarray, priors: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights float64 [..., J, m] that solve (gram + r I) w = moment + r prior with r = ridge * trace(gram) / m.
 
-    gram: [m, m]; moment, prior: [..., m], any number of right-hand sides.
+    gram: [..., m, m]; moments, priors: [..., J, m], J right-hand sides. Raises `OTCacheError` if anything is not finite.
     """
-    if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
+    if not (np.isfinite(gram).all() and np.isfinite(moments).all()):
         raise OTCacheError("A velocity is not finite (NaN or infinity), so no weights can be fitted; run in higher precision.")
-    strength = max(ridge, 1e-12) * np.trace(gram) / len(gram) + np.finfo(float).tiny
-    return np.linalg.solve(gram + strength * np.eye(len(gram)), (moment + strength * prior).T).T
+    size = gram.shape[-1]
+    strength = max(ridge, 1e-12) * np.trace(gram, axis1=-2, axis2=-1)[..., None, None] / size + np.finfo(float).tiny
+    return np.linalg.solve(gram + strength * np.eye(size), (moments + strength * priors).swapaxes(-1, -2)).swapaxes(-1, -2)

@@ -1,6 +1,6 @@
 """The state machine of one sampling run: which steps run the model, and what the others use instead."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 
 import numpy as np
 import torch
@@ -9,8 +9,6 @@ from ..errors import OTCacheError
 from ..schedules.extrapolation import ORDERS, divided_differences, prior_weights
 from ..schedules.schedule import HISTORY, Schedule
 from .predictors import combine, mean_velocity, mean_velocity_step, ramp_slope
-
-ON_GRID = 1e-4  # relative; float32 sigmas that went through a sampler's own arithmetic
 
 
 class CachedRun:
@@ -27,7 +25,6 @@ class CachedRun:
         self.sigmas = np.asarray(schedule.sigmas)
         self.evaluations = 0
         self._segment = {start: k for k, (start, _) in enumerate(schedule.segments)}
-        self._points = [-float(sigma) for sigma in self.sigmas[:-1]]  # rising, as bisect wants it
         self._history: list[tuple[int, object]] = []  # (step, velocity), newest first
         self._longest_history = 1 if schedule.predictor.kind in ("hold", "mean_velocity") else HISTORY
         self._slope = None  # of the ramp to the next compute step
@@ -39,18 +36,6 @@ class CachedRun:
     def can_predict(self) -> bool:
         """Whether there is an evaluation to predict from."""
         return bool(self._history)
-
-    def locate(self, sigma: float) -> tuple[int, bool]:
-        """The step whose interval sigmas[i] >= sigma > sigmas[i + 1] holds `sigma`, and whether it is the step's own start.
-
-        Within a relative `ON_GRID` of a grid point that point is meant. Above the grid it is step 0, below it the last.
-        """
-        points = self._points
-        below = bisect_left(points, -sigma)  # the first grid point at or below sigma
-        near = [i for i in (below - 1, below) if 0 <= i < len(points) and abs(points[i] + sigma) <= -points[i] * ON_GRID]
-        if near:
-            return min(near, key=lambda i: abs(points[i] + sigma)), True
-        return max(below - 1, 0), False
 
     def computes(self, step: int) -> bool:
         """Whether `step` runs the model."""

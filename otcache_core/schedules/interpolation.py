@@ -14,7 +14,11 @@ from .transport import interpolate
 
 
 def known_schedules(reference: Schedule, anchor: Schedule) -> tuple[Schedule, list[Schedule]]:
-    """The anchor and what it carries as prepared, on the reference's grid; raises `OTCacheError` when that is not valid."""
+    """The anchor and what it carries as prepared, on the reference's grid.
+
+    Raises `OTCacheError` when that is not valid, or the two were made for different kinds of noise.
+    """
+    anchor.check_noise(reference.noise)
     return retime(anchor, reference.sigmas), [retime(schedule, reference.sigmas) for schedule in anchor.prepared]
 
 

@@ -24,22 +24,30 @@ def newton_basis(past: np.ndarray, span: float) -> np.ndarray:
     return divided_differences(past) * float(span) ** np.arange(len(past))[:, None]
 
 
-def compute_sigmas(schedule: Schedule, sigmas: np.ndarray) -> list[int]:
-    """Indices k of the compute steps whose sigma lies strictly inside the grid `sigmas`.
+def later_segments(schedule: Schedule, sigmas: np.ndarray) -> tuple[int, list[int]]:
+    """(first, others): the segments of `schedule` that a run on `sigmas` takes up at its start and at later steps.
 
-    An evaluation at the last value belongs to the slice that begins there.
+    The first step of a run is always computed. It stands for the compute sigma that is nearest to it, so that the same
+    evaluation is not made again a step later when a run starts just above that one. An evaluation at the last value of
+    `sigmas` belongs to the slice that begins there.
     """
     top, bottom = sigmas[0] * (1 - SAME), sigmas[-1] * (1 + SAME)
-    return [k for k, i in enumerate(schedule.compute_steps) if bottom < schedule.sigmas[i] < top]
+    inside = [k for k, i in enumerate(schedule.compute_steps) if bottom < schedule.sigmas[i] < top]
+    first, = segments_at(schedule, sigmas[:1])
+    if inside:
+        above, below = (schedule.sigmas[schedule.compute_steps[k]] for k in (first, inside[0]))
+        if inside[0] == first or sigmas[0] - below < above - sigmas[0]:
+            first, inside = inside[0], inside[1:]
+    return first, inside
 
 
 def retime(schedule: Schedule, sigmas) -> Schedule:
     """`schedule` on another sigma grid [M + 1].
 
-    The first step is always computed; then each compute sigma inside the new grid goes to its nearest step, all distinct
-    (exact least squares). A grid with fewer steps than compute sigmas is computed in full, and so is every grid under a
-    schedule that computes every step. Spans (in grid steps) are scaled with the gaps. Raises `OTCacheError` when the grid is
-    not valid.
+    The first step is always computed, in place of the compute sigma nearest to it; each later one inside the new grid goes to
+    its nearest step, all distinct (exact least squares). A grid with fewer steps than compute sigmas is computed in full, and
+    so is every grid under a schedule that computes every step. Spans (in grid steps) are scaled with the gaps. Raises
+    `OTCacheError` when the grid is not valid.
     """
     try:
         grid = check_sigmas(sigmas)
@@ -47,16 +55,16 @@ def retime(schedule: Schedule, sigmas) -> Schedule:
         raise OTCacheError(f"{error}.") from None
     if np.array_equal(grid, schedule.sigmas):
         return schedule
-    inside = compute_sigmas(schedule, grid)
+    first, inside = later_segments(schedule, grid)
     steps = len(grid) - 1
     if 1 + len(inside) >= steps or schedule.budget == schedule.steps:
         compute_steps = tuple(range(steps))
     else:
         wanted = np.array([grid[0], *(schedule.sigmas[schedule.compute_steps[k]] for k in inside)])
         compute_steps = round_to_steps((grid[0] - wanted) / (grid[0] - grid[-1]), grid)
-    sources = segments_at(schedule, grid[list(compute_steps)])
-    if len(compute_steps) == 1 + len(inside):
-        sources[1:] = inside
+    sources = [first, *inside]
+    if len(compute_steps) != len(sources):
+        sources = segments_at(schedule, grid[list(compute_steps)])
     return moved(
         schedule, grid, compute_steps, sources,
         parents=(schedule.name,) if schedule.name else (),
@@ -86,7 +94,8 @@ def moved(schedule: Schedule, grid: np.ndarray, compute_steps: tuple[int, ...], 
 def retimed_weights(schedule: Schedule, grid: np.ndarray, compute_steps, sources) -> tuple[tuple[float, ...], ...]:
     """Weight rows for `compute_steps` on `grid`, each from the segment of `schedule` that `sources` names.
 
-    A segment that sees fewer evaluations than its source did (the start of a slice) gets the unfitted prior.
+    The row of a segment of one step was never fitted, since there is nothing to predict: it says nothing about a longer one.
+    There, and where a segment sees fewer evaluations than its source did (the start of a slice), the row is the prior.
     """
     old_sigmas = np.asarray(schedule.sigmas)
     ends = (*compute_steps[1:], len(grid) - 1)
@@ -94,10 +103,10 @@ def retimed_weights(schedule: Schedule, grid: np.ndarray, compute_steps, sources
     for k, (start, end, source) in enumerate(zip(compute_steps, ends, sources, strict=True)):
         past = grid[list(compute_steps[k::-1][:HISTORY])]
         bands = np.reshape(schedule.weights[source], (schedule.predictor.bands, -1))
-        if bands.shape[1] != len(past):
+        old_start, old_end = schedule.segments[source]
+        if bands.shape[1] != len(past) or old_end - old_start == 1 < end - start:
             rows.append(tuple(prior_weights(past, grid[start : end + 1]).tolist()) * len(bands))
             continue
-        old_start, old_end = schedule.segments[source]
         old_past = old_sigmas[list(schedule.compute_steps[source::-1][:HISTORY])]
         newton = np.linalg.solve(newton_basis(old_past, old_sigmas[old_end] - old_sigmas[old_start]).T, bands.T)
         rows.append(tuple((newton.T @ newton_basis(past, grid[end] - grid[start])).ravel().tolist()))

@@ -15,10 +15,12 @@ from ..files import write_text
 MAX_STEPS = 10_000
 MAX_FILE_BYTES = 16 * 2**20
 HISTORY = 3  # evaluations that a predictor may combine
+FLOW_TOP = 1.02  # sigmas of flow models end at 1, but for rounding and a little more noise
 BANDS = 2  # spatial frequency bands that fitted weights may tell apart
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 PredictorKind = Literal["hold", "linear", "quadratic", "mean_velocity", "fitted"]
+Noise = Literal["", "flow", "diffusion"]
 Stage = Literal["full", "uniform", "preset", "reference", "anchor", "interpolated", "graph", "search"]
 
 
@@ -49,6 +51,8 @@ class Schedule(Record):
         evaluations, newest first, at most `HISTORY` numbers; with two bands those of the low band, then those of the
         high one. Dimensionless, so that re-timing can use them.
     spans: for predictor "mean_velocity", one lookback K >= 0 a compute step, in grid steps (0 is hold).
+    model_class: the model's class, where the schedule was made on a model in ComfyUI. noise: what sigma means there: "flow"
+        for x = (1 - sigma) image + sigma noise, "diffusion" for image + sigma noise, "" where nobody said.
     score: the metric's value on the calibration cases, smaller is better.
     prepared: for an anchor, the guarded schedules of all budgets, so that a saved anchor carries them.
     """
@@ -63,6 +67,8 @@ class Schedule(Record):
     spans: tuple[Annotated[int, Field(ge=0, le=MAX_STEPS)], ...] | None = None
     stage: Stage = "full"
     model: Annotated[str, Field(max_length=200)] = ""
+    model_class: Annotated[str, Field(max_length=200)] = ""
+    noise: Noise = ""
     sampler: Annotated[str, Field(max_length=100)] = ""
     scheduler: Annotated[str, Field(max_length=100)] = ""
     shift: Number | None = None
@@ -110,6 +116,15 @@ class Schedule(Record):
     def ideal_speedup(self) -> float:
         """N / B."""
         return self.steps / self.budget
+
+    def check_noise(self, kind: str) -> None:
+        """Raise `OTCacheError` when this was made for a model whose sigma means something else than `kind`, if both are known.
+
+        A schedule that does not say is known by sigmas above 1, which flow models do not have.
+        """
+        made = self.noise or ("diffusion" if self.sigmas[0] > FLOW_TOP else "")
+        if made and kind and made != kind:
+            raise OTCacheError(f"The schedule was made for a {made} model, but this is a {kind} model; use one made for it.")
 
     @property
     def segments(self) -> list[tuple[int, int]]:

@@ -76,6 +76,15 @@ def test_modules_are_short_and_comfy_free(path):
     assert not re.search(r"^\s*(import|from) (comfy|folder_paths|server|nodes)", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT.parent / "nodes").rglob("*.py")), ids=lambda path: path.name)
+def test_nodes_use_their_host_and_the_library_and_not_the_other_way_round(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST
+    if path.parent.name == "host":
+        assert not re.search(r"^\s*from \.\.(?!\.)", text, re.MULTILINE), "nodes/host must not use nodes"
+        assert not re.search(r"^\s*from \.\.\.(?!otcache_core)", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=lambda path: path.name)
 def test_every_folder_says_what_it_is_for(folder):
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))

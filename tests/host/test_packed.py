@@ -16,6 +16,44 @@ EVERYTHING = {
 }  # fmt: skip
 
 
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """A folder with code, tests, and files that .gitignore and .comfyignore name; no repository yet."""
+    for name in ("nodes/a.py", "tests/test_a.py", "cache/x.bin", "scratch é.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".gitignore").write_text("/cache/\n")
+    (tmp_path / ".comfyignore").write_text("/tests/\n")
+    return tmp_path
+
+
+def test_what_git_does_not_track_is_not_packed(small):
+    git(small, "init", "-q")
+    git(small, "add", "nodes", "tests", ".gitignore", ".comfyignore")
+    packed = [".comfyignore", ".gitignore", "nodes/a.py"]
+    assert packed_files(small) == packed
+    (small / "nodes" / "b.py").touch()
+    assert packed_files(small) == packed
+    git(small, "add", "nodes")
+    assert packed_files(small) == [*packed, "nodes/b.py"]
+    (small / "nodes" / "a.py").unlink()
+    assert packed_files(small) == [".comfyignore", ".gitignore", "nodes/b.py"]
+
+
+def test_a_folder_that_is_no_repository_is_packed_whole_but_for_what_is_ignored(small):
+    expected = [".comfyignore", ".gitignore", "nodes/a.py", "scratch é.txt"]
+    assert packed_files(small) == expected
+    outer = small.parent / "outer"
+    outer.mkdir()
+    git(outer, "init", "-q")
+    assert packed_files(small.rename(outer / "pack")) == expected  # as in the custom_nodes of a ComfyUI that is a clone
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="not a git repository, so that a stray file would count")
 def test_zip_holds_what_runs_and_nothing_else():
     names = packed_files(REPOSITORY)
     visible = {name.partition("/")[0] for name in names if not name.startswith(".")}

@@ -140,6 +140,7 @@ describe("words", () => {
     })
     expect(runLabels(en, run).foot).toBe("bars: time of each evaluation")
     expect(runLabels(en, { ...run, level: "blocks" }).foot).toBe("transformer blocks reused")
+    expect(runLabels(en, { ...run, warning: "made on another model" }).foot).toBe("made on another model")
     expect(runLabels(en, { ...run, extra: 2, level_reason: "no blocks" }).foot).toBe(
       "blocks could not be reused: no blocks, 2 more than scheduled: conditions changed in mid-run",
     )

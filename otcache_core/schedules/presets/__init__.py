@@ -48,6 +48,7 @@ def preset(name: str) -> Schedule:
         spans=tuple(entry["spans"]) if "spans" in entry else None,
         stage="preset",
         model=entry["model"],
+        noise="flow",
         shift=entry["shift"],
         provenance=entry["source"],
     )

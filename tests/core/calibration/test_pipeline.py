@@ -5,10 +5,10 @@ import pytest
 import torch
 from mixture import Broken, MixtureGenerator, linear_sigmas
 
-from otcache_core.calibration.graph import recorded
 from otcache_core.calibration.guard import GUARDED, STATE_AWARE
 from otcache_core.calibration.metrics import DEFAULT, geometric_mean
 from otcache_core.calibration.pipeline import Latents, Settings, calibrate, prepare, reference_schedule
+from otcache_core.calibration.products import recorded
 from otcache_core.calibration.recording import graph_paths, measure_growth, observe, record_cases
 from otcache_core.calibration.scoring import MARGIN, Scorer
 from otcache_core.errors import OTCacheError
@@ -114,12 +114,22 @@ def test_the_evaluations_of_all_stages_are_all_there_are(done):
 def test_progress_is_told_after_every_unit_of_work(done):
     assert [news[:3] for news in done.told] == [
         *(("record", i + 1, 3) for i in range(3)),
-        *(("graphs", i, 1) for i in range(2)),
+        *(("graphs", i + 1, 3 * STEPS) for i in range(3 * STEPS)),
         *(("search", i + 1, 6) for i in range(6)),
         *(("guard", i + 1, 8) for i in range(8)),
         *(("final weights", i + 1, 4) for i in range(4)),
     ]
     assert all(isinstance(note, str) for *_, note in done.told)
+
+
+@pytest.mark.parametrize("done", [1, STEPS + 1, 3 * STEPS])
+def test_the_graphs_can_be_interrupted(done):
+    def progress(stage, so_far, total, note):
+        if (stage, so_far) == ("graphs", done):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        observe(MixtureGenerator(), CASES[:1], SIGMAS, progress=progress)
 
 
 def test_calibrations_repeat_exactly(done):

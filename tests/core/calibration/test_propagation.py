@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import step_sets
 
-from otcache_core.calibration import graph
-from otcache_core.calibration.graph import Recorded
-from otcache_core.calibration.propagation import growth_rates, output_gains, propagate, state_aware_paths
+from otcache_core.calibration import products
+from otcache_core.calibration.products import Recorded
+from otcache_core.calibration.propagation import Partial, growth_rates, output_gains, segment_scores, state_aware_paths
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.predictors import RIDGE
 from otcache_core.sampling.rollout import Rollouts, record, sample
-from otcache_core.schedules.schedule import HISTORY, Predictor, make_schedule
+from otcache_core.schedules.schedule import Predictor, make_schedule
 
 STEPS = 10
 SIGMAS = np.linspace(1, 0, STEPS + 1) ** 1.3
@@ -43,7 +43,7 @@ def rates(generator, sigmas=SIGMAS):
 
 def recordings(generator, cases=(1, 2), sigmas=SIGMAS):
     runs = [record(generator, case, sigmas) for case in cases]
-    return runs, graph.recorded(runs)
+    return runs, products.recorded(runs)
 
 
 def rollout(generator, steps, runs, cases=(1, 2), kind="hold", sigmas=SIGMAS):
@@ -120,13 +120,12 @@ ORDERS = pytest.mark.parametrize(
 
 def simulate(recorded, kappa, path, order, ridge=RIDGE):
     """Error coefficients at the end of a path, chained segment by segment."""
-    error, history = np.zeros(recorded.steps), [np.eye(recorded.steps)[0]]
-    for k in range(len(path)):
-        errors = propagate(recorded, path[: k + 1], error, history, order, ridge)
-        if k + 1 == len(path):
-            return errors[-1]
-        error = errors[path[k + 1] - path[k] - 1]
-        history = [np.eye(recorded.steps)[path[k + 1]] + kappa[path[k + 1]] * error, *history][:HISTORY]
+    partial = Partial.begin(recorded.steps)
+    for step in path[1:]:
+        weights, _ = segment_scores(recorded, [partial], order, ridge)
+        partial = partial.extended(step, weights[0, step], recorded.moves, kappa[step])
+    weights, _ = segment_scores(recorded, [partial], order, ridge)
+    return partial.error_at(recorded.steps, weights[0, -1], recorded.moves)
 
 
 @ORDERS
@@ -189,7 +188,7 @@ def test_paths_are_judged_by_the_geometric_mean_over_cases(seed):
 
 
 def test_no_narrow_beam_beats_the_exhaustive_one(recording):
-    recorded = graph.recorded(recording.trajectories)
+    recorded = products.recorded(recording.trajectories)
     kappa = np.full(recorded.steps, -1.0)
 
     def objective(beam):

@@ -333,38 +333,6 @@ def test_any_order_of_evaluations_gives_finite_predictions(kind, case, data):
             torch.testing.assert_close(d, torch.ones_like(d))
 
 
-@given(grids_with_steps(min_steps=2), st.data())
-def test_a_grid_point_is_its_own_step(case, data):
-    sigmas, steps = case
-    run = CachedRun(schedule(sigmas, steps, "linear"))
-    step = data.draw(st.integers(0, len(sigmas) - 2))
-    assert run.locate(float(sigmas[step])) == (step, True)
-
-
-@given(grids_with_steps(min_steps=2), st.floats(0, 2))
-def test_a_sigma_belongs_to_the_step_whose_interval_holds_it(case, fraction):
-    sigmas, steps = case
-    sigma = fraction * sigmas[0]
-    step, on_grid = CachedRun(schedule(sigmas, steps, "linear")).locate(sigma)
-    if on_grid:
-        assert abs(sigmas[step] - sigma) <= 1.01e-4 * sigmas[step]
-        assert abs(sigmas[step] - sigma) <= min(abs(s - sigma) for s in sigmas[:-1])
-    elif sigma > sigmas[0]:
-        assert step == 0
-    elif sigma < sigmas[-1]:
-        assert step == len(sigmas) - 2
-    else:
-        assert sigmas[step] >= sigma >= sigmas[step + 1]
-
-
-def test_float32_arithmetic_of_a_sampler_still_hits_its_grid_point():
-    sigmas = linear_sigmas(50, shift=3.0)
-    run = CachedRun(schedule(sigmas, (0, 4), "linear"))
-    for step, sigma in enumerate(sigmas[:-1]):
-        passed = np.exp(-np.float32(-np.log(np.float32(sigma))))  # as samplers in log sigma do
-        assert run.locate(float(passed)) == (step, True)
-
-
 @pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")
 def test_a_second_evaluation_of_one_step_replaces_the_first():
     run = CachedRun(schedule(linear_sigmas(8), (0, 2), "linear"))

@@ -177,3 +177,12 @@ def test_a_speedup_names_its_budget():
 def test_a_speedup_below_one_is_our_error(target):
     with pytest.raises(OTCacheError, match="speed-up is .* at least 1"):
         budget_for_speedup(50, target)
+
+
+@pytest.mark.parametrize(("theirs", "top"), [("diffusion", 1.0), ("diffusion", 14.6), ("", 14.6)])
+def test_an_anchor_for_another_kind_of_noise_is_our_error(theirs, top):
+    flow = make_schedule(sigmas=tuple(linear_sigmas(20)), compute_steps=(0, 4, 8, 12, 16), noise="flow")
+    other = make_schedule(sigmas=tuple(top * linear_sigmas(20)), compute_steps=(0, 10), noise=theirs)
+    with pytest.raises(OTCacheError, match="made for a diffusion model, but this is a flow model"):
+        schedule_at(flow, other, 3)
+    assert schedule_at(flow, flow.replace(compute_steps=(0, 10)), 3).noise == "flow"

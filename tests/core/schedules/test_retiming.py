@@ -9,6 +9,7 @@ from strategies import grids_with_steps, sigma_grids
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.rollout import Rollouts, record, refit, sample
 from otcache_core.schedules.extrapolation import extrapolated_mean_weights, prior_weights
+from otcache_core.schedules.retiming import moved as moved_to
 from otcache_core.schedules.retiming import retime, retimed_weights
 from otcache_core.schedules.schedule import HISTORY, Predictor, make_schedule, parse_schedule
 
@@ -64,6 +65,15 @@ def test_half_the_steps_and_the_other_shift_by_hand():
     assert retime(ours, linear_sigmas(8, shift=3.0)).compute_steps == (0, 4, 6, 7)
 
 
+def after_start(sigmas, steps, first):
+    """The compute steps of a whole that are left for a slice that begins at step `first`, which is computed anyway.
+
+    The nearest of them all to the beginning, in sigma, is what its evaluation stands for.
+    """
+    nearest = min(steps, key=lambda i: (abs(sigmas[i] - sigmas[first]), i))
+    return {i for i in steps if i > first} - {nearest}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_denoise_tail_keeps_what_lies_in_it(kind):
     ours, grid = schedule(linear_sigmas(50, 3.0), STEPS, kind), linear_sigmas(40, 3.0)[20:]
@@ -85,9 +95,10 @@ def test_slices_of_the_grid_compute_their_first_step_and_the_wholes_own(kind, fi
         grid[-1] = 0.0
     moved = retime(ours, grid)
     assert moved.steps == last - first
-    assert set(moved.compute_steps) >= {0} | {i - first for i in STEPS if first <= i < last}
+    expected = {0} | {i - first for i in after_start(ours.sigmas, STEPS, first) if i < last}
+    assert set(moved.compute_steps) >= expected
     if not finish:
-        assert set(moved.compute_steps) == {0} | {i - first for i in STEPS if first <= i < last}
+        assert set(moved.compute_steps) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,7 +107,34 @@ def test_the_halves_of_a_split_compute_what_the_whole_does(kind, split):
     ours = schedule(linear_sigmas(50, 3.0), STEPS, kind)
     high, low = retime(ours, ours.sigmas[: split + 1]), retime(ours, ours.sigmas[split:])
     together = high.compute_steps + tuple(split + i for i in low.compute_steps)
-    assert set(together) == {*STEPS, split} and len(together) == len(set(together))
+    before = {i for i in STEPS if i < split}
+    assert set(together) == before | {split} | after_start(ours.sigmas, STEPS, split) and len(together) == len(set(together))
+
+
+def test_a_run_that_starts_just_above_a_compute_sigma_does_not_evaluate_twice():
+    """Denoise 0.6 of 50 steps on a usual schedule: its steps were 0, 1, 8, 17, ..."""
+    ours = schedule(linear_sigmas(50), (0, 2, 6, 13, 20, 25, 31, 36, 41, 46), "hold")
+    moved = retime(ours, linear_sigmas(83)[-51:])
+    assert abs(moved.sigmas[0] - ours.sigmas[20]) < 0.015  # the compute sigma that lies just below
+    assert moved.compute_steps[1] > 5 and moved.budget == len([s for s in ours.compute_steps if s >= 20])
+
+
+@pytest.mark.parametrize("above", [1 + 1e-5, 1.001, 1.02])
+def test_a_run_that_starts_above_the_schedule_does_not_evaluate_twice(above):
+    ours = schedule(linear_sigmas(50, 3.0), STEPS, "two bands")
+    moved = retime(ours, np.append(above, ours.sigmas[1:]))
+    assert moved.compute_steps == STEPS
+
+
+def test_a_longer_segment_does_not_take_the_row_of_a_single_step():
+    """Such a row is the evaluation itself, which nothing was predicted with: on a longer segment it would hold."""
+    ours = schedule(linear_sigmas(50), (0, 1, 2, 3, 4, 8, 14, 20), "two bands")
+    own = (1.0, 0.0, 0.0) * 2
+    ours = ours.replace(weights=(*ours.weights[:2], own, own, *ours.weights[4:]))
+    grid, steps = np.array(ours.sigmas), (0, 1, 3, 5, 9, 15)
+    rows = moved_to(ours, grid, steps, [0, 1, 3, 4, 5, 6]).weights
+    assert rows[2] == tuple(prior_weights(grid[[3, 1, 0]], grid[3:6]).tolist()) * 2
+    assert not any(np.allclose(row, own) for row in retime(ours, linear_sigmas(100)).weights[2:])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -230,8 +268,8 @@ def test_each_segment_takes_the_weights_of_the_compute_sigma_that_moved_there(st
     ours = schedule(linear_sigmas(50, 3.0), STEPS, "two bands")
     moved = retime(ours, linear_sigmas(steps, shift))
     assert any(moved.sigmas[i] > ours.sigmas[j] for i, j in zip(moved.compute_steps, STEPS, strict=True))
-    for row, old in zip(moved.weights, ours.weights, strict=True):
-        assert np.allclose(np.reshape(row, (2, -1)).sum(1), np.reshape(old, (2, -1)).sum(1))
+    for row, old, (start, end) in zip(moved.weights, ours.weights, ours.segments, strict=True):
+        assert end == start + 1 or np.allclose(np.reshape(row, (2, -1)).sum(1), np.reshape(old, (2, -1)).sum(1))
 
 
 def test_the_start_of_a_slice_gets_the_prior():
@@ -275,7 +313,7 @@ def test_spans_scale_with_the_gaps():
     assert retime(spanned(20, (0, 8, 16), (1, 4, 10)), linear_sigmas(10)).spans == (0, 2, 5)
     assert retime(spanned(10), np.linspace(1, 0.1, 10)).spans == (1, 2, 5)  # a slice has the same gaps
     assert retime(spanned(10), linear_sigmas(10)[4:]).spans == (2, 5)
-    assert retime(spanned(10), linear_sigmas(20)[7:]).spans == (2, 4, 10)
+    assert retime(spanned(10), linear_sigmas(20)[7:]).spans == (4, 10)  # it starts near the second compute sigma
 
 
 @pytest.mark.parametrize("last", [1, 2, 4])

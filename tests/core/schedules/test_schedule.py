@@ -163,6 +163,8 @@ WRONG = {
     "stage": ["best", "", 3, []],
     "model": [5, "x" * 201],
     "sampler": [5, "x" * 101],
+    "model_class": [5, "x" * 201],
+    "noise": ["epsilon", 3],
     "scheduler": [5, "x" * 101],
     "shift": ["3", True, [], float("nan"), float("inf"), 10**400],
     "metric": [5, "x" * 101],

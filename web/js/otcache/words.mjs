@@ -19,6 +19,7 @@ const en = {
   blocks: "transformer blocks reused",
   inFull: (why) => `computed in full: ${why}`,
   noBlocks: (why) => `blocks could not be reused: ${why}`,
+  warning: (what) => what,
   extra: (n) => `${n} more than scheduled: conditions changed in mid-run`,
   first: "Run once: the strip then shows which steps run the model, and the error to expect.",
   firstReport: "After a run, this strip shows what was computed and how much faster it was.",
@@ -50,6 +51,7 @@ const zh = {
   blocks: "复用 transformer 块",
   inFull: (why) => `全部计算：${why}`,
   noBlocks: (why) => `无法复用块：${why}`,
+  warning: (what) => `注意：${what}`,
   extra: (n) => `比计划多 ${n} 次：运行中条件改变`,
   first: "先运行一次：此处将显示哪些步运行模型，以及预期误差。",
   firstReport: "运行后，此处显示计算了哪些步以及加速多少。",
@@ -102,6 +104,7 @@ export function runLabels(words, run) {
   if (run.measured) head.push(words.measured(factor(run.measured)))
   const notes = []
   if (run.reason) notes.push(words.inFull(run.reason))
+  if (run.warning) notes.push(words.warning(run.warning))
   if (run.level_reason) notes.push(words.noBlocks(run.level_reason))
   if (run.extra) notes.push(words.extra(run.extra))
   const foot = notes.length ? notes : [run.level === "blocks" ? words.blocks : words.timing]

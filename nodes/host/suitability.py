@@ -1,0 +1,59 @@
+"""Whether a schedule suits a run: what sigma means to the model, which model it is, what the sampler does."""
+
+import comfy.model_sampling
+import numpy as np
+
+from ...otcache_core.errors import OTCacheError
+from ...otcache_core.schedules.retiming import retime
+from ...otcache_core.schedules.schedule import Schedule
+
+# Samplers that choose their own noise levels: there are no steps to skip.
+ADAPTIVE = ("dpm_adaptive", "dpm_fast")
+BEYOND = 1.02  # how far above the schedule's first sigma a run may start
+
+
+def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
+    """`schedule` on the run's grid; raises `OTCacheError` with the reason when the run has to be computed in full."""
+    name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
+    if any(word in name for word in ADAPTIVE):
+        raise OTCacheError("this sampler chooses its own noise levels; use one with fixed steps, such as euler")
+    if "cfg_pp" in name:
+        raise OTCacheError("CFG++ samplers need the unconditional output, which a skipped step does not have")
+    if len(sigmas) > 1 and sigmas[0] > schedule.sigmas[0] * BEYOND:
+        raise OTCacheError(
+            f"the run starts at sigma {sigmas[0]:.4g}, but the schedule begins at {schedule.sigmas[0]:.4g}; "
+            "use a schedule made for this model"
+        )
+    return retime(schedule, sigmas)
+
+
+def made_on(model) -> dict[str, str]:
+    """What a schedule calibrated on the ModelPatcher `model` says of it: the fields `model`, `model_class` and `noise`."""
+    name = type(model.model).__name__
+    return {"model": name, "model_class": name, "noise": noise_kind(model.get_model_object("model_sampling"))}
+
+
+def noise_kind(model_sampling) -> str:
+    """What sigma means to a model, as `Schedule.noise` says it."""
+    return "flow" if isinstance(model_sampling, comfy.model_sampling.CONST) else "diffusion"
+
+
+def check_noise(schedule: Schedule, model_sampling) -> None:
+    """Raise `OTCacheError` when `schedule` was made for noise of another kind, or for more of it than the model knows.
+
+    Its sigmas would lie at meaningless places in the run.
+    """
+    schedule.check_noise(noise_kind(model_sampling))
+    most = float(model_sampling.sigma_max)
+    if schedule.sigmas[0] > most * BEYOND:
+        raise OTCacheError(
+            f"the schedule begins at sigma {schedule.sigmas[0]:.4g}, but this model's noise ends at {most:.4g}; use a schedule "
+            "made for this model"
+        )
+
+
+def other_model(schedule: Schedule, model_class: str) -> str:
+    """What to tell when `schedule` was made on a model of another class, else ""."""
+    if schedule.model_class in ("", model_class):
+        return ""
+    return f"the schedule was made on {schedule.model_class}, but this model is {model_class}: one made on it would be better"

@@ -1,0 +1,26 @@
+"""The three lists of requirements say the same."""
+
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def listed(name: str) -> set[Requirement]:
+    lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+    return {Requirement(line) for line in lines if line.strip() and not line.startswith("#")}
+
+
+def test_the_standalone_file_is_complete_but_for_lpips():
+    pack = {requirement for requirement in listed("requirements.txt") if requirement.name != "lpips"}
+    alone = listed("requirements-standalone.txt")
+    assert len(pack) == len(listed("requirements.txt")) - 1 and pack < alone
+    assert not {"lpips", "torchvision"} & {requirement.name for requirement in alone}
+
+
+def test_the_project_names_the_packs_requirements():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {Requirement(line) for line in project["dependencies"]} == listed("requirements.txt")
