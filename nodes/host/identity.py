@@ -120,8 +120,8 @@ class Reader:
             weight_words(own_weights(patcher)), self._weight_patches(patcher.patches, depth),
             self._weight_patches(patcher.hook_patches, depth),
             self.read([
-                put, options, getattr(patcher, "weight_wrapper_patches", None), patcher.wrappers, patcher.callbacks,
-                patcher.injections, patcher.attachments, patcher.additional_models,
+                put, options, getattr(patcher, "weight_wrapper_patches", None), _filled(patcher.wrappers),
+                _filled(patcher.callbacks), patcher.injections, patcher.attachments, patcher.additional_models,
             ], depth),
         ]  # fmt: skip
 
@@ -147,6 +147,12 @@ class Reader:
             and "comfy" not in name and "lowvram" not in name
         }  # fmt: skip
         return self.read([list(type(module).__mro__), plain], depth)
+
+
+def _filled(by_kind: dict[str, dict]) -> dict:
+    """Without the empty places that taking a wrapper away leaves."""
+    found = {kind: {key: functions for key, functions in by_key.items() if functions} for kind, by_key in by_kind.items()}
+    return {kind: by_key for kind, by_key in found.items() if by_key}
 
 
 def _content(cell) -> Any:
