@@ -51,8 +51,9 @@ class OTAnchorSearch(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
-        from ..otcache_core.calibration.search import open_storage
+        from ..otcache_core.calibration.study import open_storage
         from .host.calibration import run_on_model
+        from .host.identity import fingerprint, model_fingerprint
         from .host.progress import NodeProgress, duration
         from .host.suitability import made_on
 
@@ -67,16 +68,20 @@ class OTAnchorSearch(io.ComfyNode):
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
             trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), **made_on(model),
+            identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae)}",
         )  # fmt: skip
         cases, steps = len(setting.cases), len(observed.sigmas) - 1
         settings.check(steps)  # what does not fit or is missing is told before the model is loaded
         most = round((settings.allowance * steps - sum(observed.evaluations.values())) * cases)
         progress = NodeProgress("OT Anchor Search", cls.hidden.unique_id, most)
         progress.say(f"at most {most} evaluations, {duration(most * calibration.seconds)}")
-        found = run_on_model(
-            model, setting, lambda generator: prepare(generator, observed, reference, settings, progress, progress.watch), vae,
-            progress.tick,
-        )  # fmt: skip
+        mark = model_fingerprint(model)
+
+        def work(generator):
+            calibration.check(generator, mark)
+            return prepare(generator, observed, reference, settings, progress, progress.watch)
+
+        found = run_on_model(model, setting, work, vae, progress.tick)
         progress.done()
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         return io.NodeOutput(anchor, plot(anchor, reference), summary(found, cases))

@@ -71,8 +71,10 @@ class OTReferenceSchedule(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, budget,
                 cases, gamma) -> io.NodeOutput:  # fmt: skip
-        from .host.calibration import Calibration, make_setting, run_on_model
+        from .host.calibration import Calibration, run_on_model
+        from .host.identity import model_fingerprint
         from .host.progress import NodeProgress
+        from .host.setting import make_setting
         from .host.suitability import made_on
 
         model = model[0]
@@ -83,7 +85,8 @@ class OTReferenceSchedule(io.ComfyNode):
         if budget[0] >= len(grid) - 1:
             raise OTCacheError(f"The budget is {budget[0]}, but the run has {len(grid) - 1} steps; choose a smaller budget.")
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
-        folder = Path(folder_paths.get_temp_directory(), "otcache", setting.fingerprint())
+        marks = model_fingerprint(model), setting.fingerprint()
+        folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 
         def work(generator):
             begin = time.perf_counter()
@@ -95,7 +98,7 @@ class OTReferenceSchedule(io.ComfyNode):
         progress.done()
         shutil.rmtree(folder, ignore_errors=True)  # finished: from here on ComfyUI keeps the result
         reference = reference.replace(sampler=sampler_name[0], scheduler=scheduler[0])
-        return io.NodeOutput(reference, Calibration(setting, observed, seconds), plot(reference, observed))
+        return io.NodeOutput(reference, Calibration(setting, observed, seconds, *marks), plot(reference, observed))
 
 
 def plot(reference, observed):

@@ -171,7 +171,7 @@ def run_search(options: argparse.Namespace) -> int:
                 raise OTCacheError(f"{options.out} is a folder; give the name of a file in it.")
             stack.enter_context(output_folder(Path(options.out).parent))
         limit_threads()
-        from .calibration.search import open_storage
+        from .calibration.study import open_storage
         from .commands.bars import Bars
         from .commands.search import demo_search
         from .commands.show import describe

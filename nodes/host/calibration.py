@@ -4,122 +4,49 @@ A calibration is one long sampling run whose sampler is the work itself: the mod
 for a KSampler, and stays so while the work asks for velocities.
 """
 
-import hashlib
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import torch
 
-from ...otcache_core.calibration.recording import Observed
+from ...otcache_core.calibration.recording import Observed, repeats
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.rollout import Counted
 from .attach import refuse_other_caches, without_cache
+from .setting import Case, Setting
 
 Result = TypeVar("Result")
 FRAMES = 8  # of a video that are judged
 
 
 @dataclass(frozen=True)
-class Case:
-    """One picture of a calibration: which conditioning, and the seed of its noise. `mark` tells prompts apart."""
-
-    prompt: int
-    seed: int
-    mark: str
-
-    def __str__(self) -> str:
-        return f"prompt {self.mark}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a calibration runs with, but for the model: all that a KSampler is given.
-
-    positives: one conditioning a prompt. latent: one latent dict of batch 1. sigmas: float32 [N + 1] on the CPU.
-    """
-
-    positives: tuple[list, ...]
-    negative: list
-    latent: dict[str, Any]
-    sigmas: torch.Tensor
-    cfg: float
-    cases: tuple[Case, ...]
-    sampler: str
-    scheduler: str
-
-    def fingerprint(self) -> str:
-        """Equal for equal settings, in this process and others."""
-        parts = [self.sigmas, self.latent["samples"], self.latent.get("noise_mask"), self.positives, self.negative]
-        words = f"{self.cfg} {[(case.prompt, case.seed) for case in self.cases]}"
-        return hashlib.sha256("".join(map(digest, parts)).encode() + words.encode()).hexdigest()[:24]
-
-
-@dataclass(frozen=True)
 class Calibration:
-    """The value of an OT_CALIBRATION link: what was recorded, and with what. seconds: of one evaluation, on average."""
+    """The value of an OT_CALIBRATION link: what was recorded, and with what.
+
+    seconds: of one evaluation, on average. model, conditions: fingerprints of the model and the setting before the run.
+    """
 
     setting: Setting
     observed: Observed
     seconds: float
+    model: str
+    conditions: str
 
+    def check(self, generator, model: str) -> None:
+        """Raise `OTCacheError` if a model whose fingerprint is `model`, run by `generator`, is not the one recorded.
 
-def digest(value: Any) -> str:
-    """A hash of nested lists, dicts and tensors; whatever else there is counts by its type only."""
-    if isinstance(value, torch.Tensor):
-        bits = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        return hashlib.sha256(bits + str((value.dtype, tuple(value.shape))).encode()).hexdigest()
-    if isinstance(value, dict):
-        return digest([[str(key), value[key]] for key in sorted(value, key=str)])
-    if isinstance(value, (list, tuple)):
-        return hashlib.sha256("".join(map(digest, value)).encode()).hexdigest()
-    plain = value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
-    return hashlib.sha256(repr(plain).encode()).hexdigest()
-
-
-def prompts(conditionings: Sequence[list]) -> tuple[list, ...]:
-    """One conditioning a prompt, from a list of conditionings in which one may hold a batch of prompts [b, tokens, width]."""
-    found = []
-    for conditioning in conditionings:
-        batch = max(entry[0].shape[0] for entry in conditioning)
-        for row in range(batch):
-            found.append([_row(entry, row, batch) for entry in conditioning])
-    return tuple(found)
-
-
-def _row(entry: list, row: int, batch: int) -> list:
-    def one(value):
-        return value[row : row + 1] if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch else value
-
-    return [one(entry[0]), {name: one(value) for name, value in entry[1].items()}] if batch > 1 else entry
-
-
-def make_setting(
-    model, positives: Sequence[list], negative: list, latent: dict, seed: int, count: int, steps: int, cfg: float,
-    sampler: str, scheduler: str, denoise: float,
-) -> Setting:  # fmt: skip
-    """The setting for at least `count` cases: every prompt once, further ones with further seeds.
-
-    Raises `OTCacheError` for what cannot be calibrated on.
-    """
-    samples = latent["samples"]
-    if samples.is_nested:
-        raise OTCacheError("Latents that pack picture and sound cannot be calibrated on yet; use a preset instead.")
-    # Core's empty latents say what size they mean; older versions do not know these words.
-    known = inspect.signature(comfy.sample.fix_empty_latent_channels).parameters
-    meant = {name: latent[name] for name in known if name.startswith("downscale_ratio") and name in latent}
-    samples = comfy.sample.fix_empty_latent_channels(model, samples[:1].cpu(), **meant)
-    found = prompts(positives)
-    grid = comfy.samplers.KSampler(model, steps, torch.device("cpu"), sampler, scheduler, denoise).sigmas.float().cpu()
-    if len(grid) < 3:
-        raise OTCacheError(f"steps {steps} and denoise {denoise} leave {max(len(grid) - 1, 0)} steps; calibrate on more steps.")
-    cases = tuple(Case(i % len(found), seed + i, digest(found[i % len(found)])[:8]) for i in range(max(count, len(found))))
-    mask = {"noise_mask": latent["noise_mask"][:1]} if latent.get("noise_mask") is not None else {}
-    return Setting(found, negative, {"samples": samples, **mask}, grid, cfg, cases, sampler, scheduler)
+        Another fingerprint alone does not tell: what objects on the model hold may have changed while it ran. Then one
+        evaluation does.
+        """
+        if model != self.model and not repeats(generator, self.setting.cases[0], self.observed.trajectories[0]):
+            raise OTCacheError(
+                "The model is not the one that was recorded (another checkpoint, LoRA, strength, shift or patch); connect the "
+                "recorded one, or calibrate this one with OT Reference Schedule."
+            )
 
 
 def run_on_model(

@@ -5,13 +5,17 @@ from collections.abc import Hashable
 from pathlib import Path
 
 from ..errors import OTCacheError
+from .sameness import Signature, alike, digest
+
+RUNS = "full runs"  # the key of a memo's first line: the signature of the model that was measured
 
 
 class Memo:
     """Measurements by key, one JSON line each, appended as they are made.
 
-    A line that is damaged, as the last one of a killed process may be, is measured again. `path` None keeps everything in
-    memory only. Raises `OTCacheError` when the file cannot be written.
+    Several processes may share a file; each knows what lay in it when it began, and what it measured itself. A line that is
+    damaged, as the last one of a killed process may be, is measured again. `path` None keeps everything in memory only.
+    Raises `OTCacheError` when the file cannot be written.
     """
 
     def __init__(self, path: str | Path | None = None):
@@ -44,8 +48,9 @@ class Memo:
         self._known[_frozen(key)] = value
         if self._path is not None:
             try:
-                with self._path.open("a", encoding="ascii") as file:
-                    file.write(json.dumps([key, value]) + "\n")
+                # One write in append mode, unbuffered: lines of two processes do not run into each other.
+                with self._path.open("ab", buffering=0) as file:
+                    file.write(json.dumps([key, value]).encode("ascii") + b"\n")
             except OSError as error:
                 raise self._unusable(error) from None
 
@@ -56,3 +61,27 @@ class Memo:
 
 def _frozen(key) -> Hashable:
     return tuple(map(_frozen, key)) if isinstance(key, (list, tuple)) else key
+
+
+def model_memo(folder: str | Path, name: str, runs: Signature) -> Memo:
+    """The memo in `folder` called `name` and something, of the model whose full runs these are; a new one if there is none.
+
+    Raises `OTCacheError` when it cannot be written.
+    """
+    for path in sorted(Path(folder).glob(f"{name}-*.jsonl")):
+        if alike(_first(path), runs):
+            return Memo(path)
+    memo = Memo(Path(folder) / f"{name}-{digest(runs)}.jsonl")
+    if memo.get(RUNS) is None:
+        memo.put(RUNS, runs)
+    return memo
+
+
+def _first(path: Path):
+    """The signature in a memo's first line, or None."""
+    try:
+        with path.open("rb") as file:
+            key, value = json.loads(file.readline())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return value if key == RUNS else None

@@ -12,11 +12,12 @@ from ..schedules.schedule import Schedule, check_budget, make_schedule
 from ..schedules.transport import budget_to_lambda
 from .guard import GUARDED, STATE_AWARE, Candidate, Guarded, guard
 from .live import Live
-from .memo import Memo
+from .memo import Memo, model_memo
 from .metrics import DEFAULT, check_metric
 from .recording import Meter, Observed, Paths, Progress, observe
 from .scoring import Scorer
-from .search import Standing, search_steps, study_name
+from .search import Standing, search_steps
+from .study import study_name
 
 BUDGETS = range(5, 26)
 REFERENCE_BUDGET = 15
@@ -32,7 +33,9 @@ class Settings:
 
     allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
     tries fewer candidates. storage: the search's Optuna storage; memory: a folder for all other measurements. With both,
-    an interrupted calibration goes on where it stopped. model, model_class, noise: as in `Schedule`.
+    an interrupted calibration goes on where it stopped. model, model_class, noise: as in `Schedule`. identity: what tells
+    this model, with all that it runs with, from every other one; measurements of the same identity are trusted, so that
+    machines that round differently can share them. Without it they are used only where the full runs agree.
     """
 
     budgets: Sequence[int] = BUDGETS
@@ -49,6 +52,7 @@ class Settings:
     model: str = ""
     model_class: str = ""
     noise: str = ""
+    identity: str = ""
 
     def check(self, steps: int) -> None:
         """Raise `OTCacheError` unless every budget fits a run of `steps` steps."""
@@ -58,6 +62,8 @@ class Settings:
         for budget in self.budgets:
             check_budget(budget, steps)
         check_metric(self.metric)
+        if self.seed < 0:
+            raise OTCacheError(f"seed is {self.seed}, but must not be negative; 0 is a good number.")
         if not (self.gamma >= 1 and self.trials >= 1):
             raise OTCacheError(f"gamma is {self.gamma} and trials is {self.trials}, but both must be at least 1; try 4 and 60.")
 
@@ -121,6 +127,14 @@ def reference_schedule(generator: Generator, observed: Observed, settings: Setti
     return schedule
 
 
+def memo_of(scorer: Scorer, settings: Settings) -> Memo:
+    """What has been measured of this model in the folder `settings.memory`."""
+    name = study_name(scorer, 0, settings.model, settings.identity)
+    if settings.identity:
+        return Memo(Path(settings.memory) / f"{name}.jsonl")
+    return model_memo(settings.memory, name, scorer.signature)
+
+
 def prepare(
     generator: Generator,
     observed: Observed,
@@ -139,7 +153,7 @@ def prepare(
     meter = Meter(generator, cases, observed.evaluations)
     scorer = Scorer(meter.generator, cases, observed.trajectories, settings.metric)
     if settings.memory is not None:
-        scorer.memo = Memo(Path(settings.memory) / f"{study_name(scorer, 0, settings.model)}.jsonl")
+        scorer.memo = memo_of(scorer, settings)
     reference.check_noise(settings.noise)
     reference = retime(reference, grid)
     if watch:
@@ -161,7 +175,7 @@ def prepare(
 
     anchor, anchor_score = search_steps(
         scorer, settings.anchor_budget, settings.trials, search_starts(observed.paths, settings.anchor_budget, grid),
-        settings.seed, settings.storage, settings.model, searched,
+        settings.seed, settings.storage, settings.model, searched, settings.identity,
     )  # fmt: skip
     meter.lap("search")
     final = SHARED * (sum(settings.budgets) + len(anchor)) if scorer.fits_some else 0

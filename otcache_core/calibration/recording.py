@@ -14,13 +14,13 @@ from .graph import edge_costs, minimax_paths, peak_suppressed_paths
 from .guard import STATE_AWARE
 from .products import Recorded, recorded
 from .propagation import growth_rates, output_gains, state_aware_paths
+from .sameness import SAME
 
 # progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.
 Progress = Callable[[str, int, int, str], None]
 Paths = dict[str, dict[int, tuple[int, ...]]]
 
 GROWTH_CASES = 2
-SAME = 1e-3
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The end-to-end objective: how far cached pictures are from full ones, case by case."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import Predictor
 from .memo import Memo
 from .metrics import DEFAULT, distance, geometric_mean
+from .sameness import Signature, signature
 
 FITTED_CASES = (2, 4)  # at least and at most, of more than one case
 MARGIN = 0.1  # over the root of the cases seen: how much worse than the best a candidate may be and still be run on
@@ -74,11 +76,11 @@ class Scorer:
         """Whether candidates' weights are fitted on some cases only, so that `final_rows` costs evaluations."""
         return self._whole is not self.groups[0]
 
-    @property
-    def fingerprint(self) -> str:
-        """What the full runs look like in a few rounded numbers: other models differ, other machines do not."""
-        pictures = torch.cat([reference.flatten(2).float().cpu() for reference in self._references])
-        return str([[f"{value:.2f}" for value in part.flatten().tolist()] for part in (pictures.mean(2), pictures.std(2))])
+    @cached_property
+    def signature(self) -> Signature:
+        """The full runs in a few numbers, by which their model is known again."""
+        runs = [run for group in self.groups for run in group.trajectories]
+        return signature(runs, [picture for reference in self._references for picture in reference])
 
     def distances(self, steps: Sequence[int]) -> Iterator[np.ndarray]:
         """Distances float64 [cases of the group], one group after the other; what is known is not run again."""

@@ -5,12 +5,7 @@ study's objective is the mean log distance over cases, which makes Optuna's Wilc
 trial, case by case) apply as it stands.
 """
 
-import hashlib
-import json
-import logging
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +14,7 @@ import numpy as np
 from ..errors import OTCacheError
 from ..schedules.schedule import check_budget
 from .scoring import Scorer
+from .study import import_optuna, open_study
 
 if TYPE_CHECKING:
     import optuna
@@ -50,57 +46,6 @@ class Standing:
     @property
     def done(self) -> int:
         return len(self.trials)
-
-
-def study_name(scorer: Scorer, budget: int, context: str = "") -> str:
-    """A name that is equal only for equal problems: grid, budget, predictor, calibration cases, full runs and `context`."""
-    group = scorer.groups[0]
-    key = [
-        scorer.sigmas.tolist(), budget, group.predictor.model_dump(), group.ridge, scorer.metric.__name__,
-        [str(case) for g in scorer.groups for case in g.cases], len(group.cases), scorer.fingerprint, context,
-    ]  # fmt: skip
-    return f"otcache-B{budget}-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-
-
-def open_storage(storage: str | None):
-    """An Optuna storage from a URL, a path of an SQLite file, or None for memory; raises `OTCacheError` if it fails."""
-    optuna = import_optuna()
-    if storage is None:
-        return optuna.storages.InMemoryStorage()
-    from sqlalchemy import URL  # Optuna's own dependency
-
-    with reported(storage):
-        if not storage.strip():
-            raise ValueError("the path is empty")
-        # Rendered by SQLAlchemy, since "?" and "%" mean something in a URL.
-        path = URL.create("sqlite", database=storage).render_as_string()
-        return optuna.storages.RDBStorage(storage if "://" in storage else path)
-
-
-@contextmanager
-def reported(storage: str | None):
-    """Turn what SQLAlchemy and its drivers raise, a zoo of types, into `OTCacheError`."""
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
-        raise OTCacheError(
-            f"The storage {storage} cannot be opened ({reason}); give the path of a new file in an existing folder, "
-            "or a database URL that you may write to."
-        ) from None
-
-
-def import_optuna():
-    """Optuna, imported only when a search begins; raises `OTCacheError` with the command that installs it."""
-    try:
-        import optuna
-    except ImportError:
-        raise OTCacheError('The anchor search needs Optuna: run "pip install optuna" in the same environment.') from None
-    for category in (optuna.exceptions.ExperimentalWarning, FutureWarning):
-        warnings.filterwarnings("ignore", category=category, module=r"(.*\.)?otcache_core\.search|optuna")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it logs a traceback when a trial is interrupted
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    return optuna
 
 
 def suggest_steps(trial: "optuna.Trial", budget: int, steps: int) -> tuple[int, ...]:
@@ -151,29 +96,24 @@ def search_steps(
     storage: str | None = None,
     context: str = "",
     progress: Callable[[Standing], None] | None = None,
+    identity: str = "",
 ) -> tuple[tuple[int, ...], float]:
     """The best B compute steps found in `trials` trials, and their score (geometric mean distance).
 
     starts: schedules to try first. Every other trial after them is a local move of the best one so far, the rest are
     TPE's; a schedule that was tried before costs nothing. With `storage` the study is kept there and continues where it
-    stopped, whatever stopped it. `progress(standing)` is called after every trial.
-    Raises `OTCacheError` for a budget out of range or a storage that cannot be opened.
+    stopped, whatever stopped it, if it is this model's (see `open_study`). `progress(standing)` is called after every trial.
+    Raises `OTCacheError` for numbers out of range or a storage that cannot be opened.
     """
     steps = len(scorer.sigmas) - 1
     check_budget(budget, steps)
     if trials < 1:
         raise OTCacheError(f"trials is {trials}, but must be at least 1; 60 is a good number.")
+    if seed < 0:
+        raise OTCacheError(f"seed is {seed}, but must not be negative; 0 is a good number.")
     if budget == 1:
         return (0,), scorer.score((0,))
-    optuna = import_optuna()
-    opened = open_storage(storage)
-    with reported(storage):
-        study = optuna.create_study(
-            study_name=study_name(scorer, budget, context),
-            storage=opened,
-            pruner=optuna.pruners.WilcoxonPruner(p_threshold=0.2),
-            load_if_exists=True,
-        )  # fmt: skip
+    optuna, study = import_optuna(), open_study(scorer, budget, storage, context, identity)
     complete, state = (optuna.trial.TrialState.COMPLETE,), optuna.trial.TrialState
     finished = (*complete, state.PRUNED)
 

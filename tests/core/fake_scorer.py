@@ -14,7 +14,7 @@ class FakeScorer:
         self.sigmas = np.linspace(1, 0, steps + 1)
         self.landscape, self.calls = landscape, []
         self.groups = [SimpleNamespace(predictor=Predictor(kind="fitted"), ridge=1e-4, cases=[1, 2, 3])]
-        self.fingerprint = "fake"
+        self.signature = [[[1.0]]]
         self.metric = SimpleNamespace(__name__="fake")
 
     def distances(self, steps):

@@ -25,8 +25,8 @@ SETTINGS = Settings(budgets=BUDGETS, reference_budget=7, anchor_budget=4, trials
 class Run:
     """One calibration, what it reported and what it cost."""
 
-    def __init__(self, settings=SETTINGS, cases=CASES):
-        self.told, counted = [], Counted(MixtureGenerator())
+    def __init__(self, settings=SETTINGS, cases=CASES, generator=None):
+        self.told, counted = [], Counted(generator or MixtureGenerator())
         self.result = calibrate(counted, cases, SIGMAS, settings, lambda *news: self.told.append(news))
         self.evaluations = counted.evaluations
 
@@ -195,6 +195,7 @@ def test_a_single_case_and_a_single_budget_are_enough():
         ({"metric": "fid"}, 'metric is "fid"'),
         ({"trials": 0}, "trials is 0"),
         ({"gamma": 0.5}, "gamma is 0.5"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_any_evaluation(change, message):
@@ -318,6 +319,34 @@ def test_a_guard_that_was_interrupted_goes_on_from_its_memory(done, tmp_path, at
     finished = Run(settings)
     assert finished.result.evaluations["guard"] == finished.result.evaluations["final weights"] == 0
     assert everything(finished.result) == everything(done.result)
+
+
+def slightly_changed(factor: float = 1.003) -> MixtureGenerator:
+    """Another model of the same class, as after a LoRA at low strength."""
+    generator = MixtureGenerator()
+    generator.means *= factor
+    return generator
+
+
+def test_a_model_that_was_changed_is_calibrated_as_with_a_fresh_memory(done, tmp_path):
+    """And the first model, calibrated again, finds all that it had."""
+    settings = replace(SETTINGS, storage=str(tmp_path / "study.db"), memory=str(tmp_path))
+    Run(settings)
+    changed, fresh = (Run(chosen, generator=slightly_changed()) for chosen in (settings, SETTINGS))
+    assert everything(changed.result) == everything(fresh.result) != everything(done.result)
+    for generator, first in ((MixtureGenerator(), done), (slightly_changed(), fresh)):
+        again = Run(settings, generator=generator)
+        assert everything(again.result) == everything(first.result)
+        assert all(again.result.evaluations[stage] == 0 for stage in ("search", "guard", "final weights"))
+
+
+def test_measurements_of_the_same_identity_are_shared_by_machines_that_round_differently(done, tmp_path):
+    settings = replace(SETTINGS, storage=str(tmp_path / "study.db"), memory=str(tmp_path), identity="a")
+    Run(settings)
+    shared = Run(settings, generator=slightly_changed(1 + 1e-5)).result
+    assert all(shared.evaluations[stage] == 0 for stage in ("search", "guard", "final weights"))
+    other = Run(replace(settings, identity="b"), generator=slightly_changed())
+    assert everything(other.result) == everything(Run(generator=slightly_changed()).result)
 
 
 def test_an_interrupted_recording_finds_what_it_has(done, tmp_path):

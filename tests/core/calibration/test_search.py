@@ -13,16 +13,8 @@ from mixture import MixtureGenerator, linear_sigmas
 from strategies import step_sets
 
 from otcache_core.calibration.scoring import Scorer
-from otcache_core.calibration.search import (
-    MOVE,
-    import_optuna,
-    local_move,
-    open_storage,
-    search_steps,
-    step_parameters,
-    study_name,
-    suggest_steps,
-)
+from otcache_core.calibration.search import MOVE, local_move, search_steps, step_parameters, suggest_steps
+from otcache_core.calibration.study import import_optuna, open_storage, open_study, study_name
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.rollout import Counted, record
 from otcache_core.schedules.schedule import Predictor
@@ -45,10 +37,7 @@ def real(recording, generator=None, cases=None, **options) -> Scorer:
 
 
 def stored(storage, scorer, budget=BUDGET, context=""):
-    study = optuna.load_study(
-        study_name=study_name(scorer, budget, context), storage=open_storage(str(storage))
-    )
-    return study.get_trials(deepcopy=False)
+    return open_study(scorer, budget, str(storage), context).get_trials(deepcopy=False)
 
 
 # -- candidates ----------------------------------------------------------------------------------------------
@@ -387,7 +376,7 @@ def test_a_start_interrupted_by_an_exception_is_tried_again(tmp_path, at):
 
 def test_a_start_killed_before_its_parameters_were_stored_is_tried_again(tmp_path):
     scorer, storage = fake(), str(tmp_path / "study.db")
-    study = optuna.create_study(study_name=study_name(scorer, BUDGET), storage=open_storage(storage))
+    study = open_study(scorer, BUDGET, storage)
     study.enqueue_trial(step_parameters(START))
     study.ask()  # RUNNING, nothing suggested: what a kill at this moment leaves
     search_steps(scorer, BUDGET, 4, [START], storage=storage)
@@ -432,8 +421,66 @@ def test_study_names_differ_for_different_problems_and_only_for_those(recording)
     ]
     names = [study_name(scorer, 4) for scorer in scorers]
     names += [study_name(scorers[0], 5), study_name(scorers[0], 4, "model")]
+    names += [study_name(scorers[0], 4, "", "model"), study_name(scorers[0], 4, "", "another")]
     assert len(set(names)) == len(names)
     assert study_name(real(recording, max_bytes=1), 4) == names[0]
+
+
+def of_model(runs: float) -> FakeScorer:
+    """A scorer of a model that nothing but its full runs tells from others."""
+    scorer = fake()
+    scorer.signature = [[[runs, 2.0]], [[3.0, 4.0]]]
+    return scorer
+
+
+def test_each_model_finds_its_own_study_of_one_storage(tmp_path):
+    """A is searched, B, which differs by a percent, and A again; rounding does not make another model of it."""
+    storage, first, other = str(tmp_path / "study.db"), of_model(1.0), of_model(1.01)
+    for scorer in (first, other):
+        search_steps(scorer, BUDGET, 4, [START], storage=storage)
+        assert len(scorer.tried) == 4
+    for again in (of_model(1.0), of_model(1.01), of_model(1.0001)):
+        search_steps(again, BUDGET, 4, [START], storage=storage)
+        assert again.calls == []
+    assert len(optuna.get_all_study_names(open_storage(storage))) == 2
+
+
+def test_models_are_told_apart_by_their_identity_where_they_have_one(tmp_path):
+    storage = str(tmp_path / "study.db")
+    for identity, runs, tried in (("a", 1.0, 4), ("a", 1.5, 0), ("b", 1.0, 4), ("", 1.0, 4)):
+        scorer = of_model(runs)
+        search_steps(scorer, BUDGET, 4, [START], storage=storage, identity=identity)
+        assert len(scorer.tried) == tried
+
+
+def test_a_study_killed_before_it_knew_its_model_is_taken_up_by_that_model_alone(tmp_path):
+    storage, mine = str(tmp_path / "study.db"), of_model(1.0)
+    name = open_study(mine, BUDGET).study_name
+    optuna.create_study(study_name=name, storage=open_storage(storage))
+    assert open_study(of_model(1.01), BUDGET, storage).study_name != name
+    assert open_study(mine, BUDGET, storage).study_name == name
+    assert open_study(of_model(1.0001), BUDGET, storage).study_name == name
+
+
+def test_studies_of_version_0_1_in_the_same_file_are_left_alone(tmp_path):
+    """They were named by rounded statistics of pictures and do not say which model they are of."""
+    storage = str(tmp_path / "study.db")
+    old = optuna.create_study(study_name=f"otcache-B{BUDGET}-0123456789abcdef", storage=open_storage(storage))
+    trial = optuna.trial.create_trial(
+        params=step_parameters(BEST), value=-9.0, user_attrs={"steps": BEST},
+        distributions={f"step_{k}": optuna.distributions.IntDistribution(k, STEPS) for k in range(1, BUDGET)},
+    )  # fmt: skip
+    old.add_trial(trial)
+    scorer = fake()
+    _, score = search_steps(scorer, BUDGET, 4, [START], storage=storage)
+    assert len(scorer.tried) == 4 and score > np.exp(-9.0)
+    assert optuna.load_study(study_name=old.study_name, storage=open_storage(storage)).best_value == -9.0
+
+
+@pytest.mark.parametrize("storage", [None, "study.db"])
+def test_a_negative_seed_is_refused(tmp_path, storage):
+    with pytest.raises(OTCacheError, match="seed is -1"):
+        search_steps(fake(), BUDGET, 4, seed=-1, storage=storage and str(tmp_path / storage))
 
 
 def test_a_path_and_a_url_name_the_same_storage(tmp_path):
