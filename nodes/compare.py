@@ -78,8 +78,6 @@ def _measured(metric: metrics.Metric, worst: Callable, form: str, cached: torch.
         values = np.concatenate([metric(*(x[k : k + 1].movedim(-1, 1) for x in (cached, full))) for k in range(len(cached))])
     except OTCacheError as error:
         return f"not measured. {error}"
-    except ModuleNotFoundError as error:
-        return f'not measured. It needs a package: run "pip install {error.name.split(".")[0]}".'
     if len(values) == 1:
         return form.format(values[0])
     number = values.tolist().index(worst(values))

@@ -167,9 +167,11 @@ class ModelGenerator:
         for latent in x:
             latent = self._sampling.inverse_noise_scaling(self._sigmas[-1], latent[None].to(self._sigmas.device))
             decoded = self._work.vae.decode(self._guider.inner_model.process_latent_out(latent.float()).cpu())
-            frames = decoded.reshape(-1, *decoded.shape[-3:]).float().cpu()
+            frames = decoded.reshape(-1, *decoded.shape[-3:])
             chosen = torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long()
-            pictures.append(frames[chosen].flatten(0, 1)[..., :3].movedim(-1, 0).clamp(0, 1))
+            # To the device, where they are judged a hundred times as fast.
+            judged = frames[chosen].to(comfy.model_management.get_torch_device(), torch.float32)
+            pictures.append(judged.flatten(0, 1)[..., :3].movedim(-1, 0).clamp(0, 1))
         return torch.stack(pictures)
 
     def _bring_model_back(self) -> None:

@@ -1,6 +1,7 @@
 """Distances between pictures, one calling convention, none of which downloads anything unless asked to.
 
-A metric is `metric(images, references) -> float64 [n]`, one number a picture, for float tensors [n, 3, H, W] in [0, 1].
+A metric is `metric(images, references) -> float64 [n]`, one number a picture, for float tensors [n, 3, H, W] in [0, 1]. It is
+computed on the device of `images`.
 """
 
 import pickle
@@ -12,17 +13,20 @@ import numpy as np
 import torch
 
 from ..errors import OTCacheError
+from .similarity import one_minus_ms_ssim, one_minus_ssim
 
 Metric = Callable[[torch.Tensor, torch.Tensor], np.ndarray]
-# The scale weights of Wang et al. 2003; small pictures use the first few, renormalised.
-SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-WINDOW = 11
-CLOSE = 1e-3  # float32 resolves 1 - MS-SSIM to about 1e-6
 
 
 def rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
     """Root mean squared error, in units of the picture's range."""
-    return ((images - references).double() ** 2).flatten(1).mean(1).sqrt().numpy(force=True)
+    difference = in_full_precision(images) - in_full_precision(references).to(images.device)
+    return difference.square_().flatten(1).mean(1).sqrt().numpy(force=True).astype(np.float64)
+
+
+def in_full_precision(images: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32; float64 as it is, which not every device has."""
+    return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 def psnr(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
@@ -31,17 +35,11 @@ def psnr(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
 
 
 def ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004, 11 x 11 Gaussian window), larger is better, 1 is equal."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    """Structural similarity (Wang et al. 2004), larger is better, 1 is equal.
 
-    _check_size(images)
-    values = structural_similarity_index_measure(images, references, data_range=1.0, reduction="none")
-    return values.double().numpy(force=True).reshape(-1)
-
-
-def _check_size(images: torch.Tensor) -> None:
-    if (side := min(images.shape[-2:])) < WINDOW:
-        raise OTCacheError(f"Pictures of {side} pixels are too small for SSIM; decode at {WINDOW} pixels or more.")
+    Raises `OTCacheError` for a side under 11 pixels.
+    """
+    return 1 - one_minus_ssim(images, references)
 
 
 def ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
@@ -49,23 +47,7 @@ def ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
 
     Pictures too small for all five scales use the first few. Raises `OTCacheError` for a side under 11 pixels.
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-
-    side = min(images.shape[-2:])
-    _check_size(images)
-    # The window must fit after every halving; torchmetrics asks for more, the square of the scale's number.
-    levels = sum(side // max(2**level, level**2) >= WINDOW for level in range(len(SCALES)))
-    betas = tuple(np.array(SCALES[:levels]) / sum(SCALES[:levels]))
-
-    def compute(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return multiscale_structural_similarity_index_measure(
-            a, b, data_range=1.0, reduction="none", betas=betas, normalize="relu"
-        ).double()
-
-    values = compute(images.float(), references.float())
-    if (1 - values).min() < CLOSE:  # double precision costs several times as much
-        values = compute(images.double(), references.double())
-    return values.numpy(force=True).reshape(-1)
+    return 1 - one_minus_ms_ssim(images, references)
 
 
 def structure_rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
@@ -75,7 +57,7 @@ def structure_rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray
     with the square of a small error, so its root (a metric for SSIM: Brunet et al., IEEE TIP 2012) makes both equal
     partners. Cases are aggregated by the geometric mean, under which a product treats both by their ratios.
     """
-    return np.sqrt(np.sqrt(np.clip(1 - ms_ssim(images, references), 0, None)) * rmse(images, references))
+    return np.sqrt(np.sqrt(one_minus_ms_ssim(images, references)) * rmse(images, references))
 
 
 def lpips(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
@@ -89,7 +71,8 @@ def lpips(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
         raise OTCacheError(f"Pictures of {side} pixels are too small for LPIPS; decode at {LPIPS_SIDE} pixels or more.")
     network = _lpips_network().to(images.device)
     with torch.inference_mode():
-        return network(images.float() * 2 - 1, references.float() * 2 - 1).double().numpy(force=True).reshape(-1)
+        values = network(images.float() * 2 - 1, references.to(images.device).float() * 2 - 1)
+    return values.numpy(force=True).astype(np.float64).reshape(-1)
 
 
 LPIPS_SIDE = 31  # what AlexNet's first convolution and two poolings need
@@ -129,16 +112,12 @@ def distance(name: str) -> Metric:
 
 
 def check_metric(name: str) -> None:
-    """Compute the distance called `name` once, so that a missing package is found now and not after the first full runs.
+    """Compute the distance called `name` once, so that what it lacks is found now and not after the first full runs.
 
     Raises `OTCacheError` that says what to install.
     """
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    try:
-        distance(name)(picture, picture)
-    except ModuleNotFoundError as error:
-        package = error.name.split(".")[0]
-        raise OTCacheError(f'Metric "{name}" needs a package: run "pip install {package}" in the same environment.') from None
+    distance(name)(picture, picture)
 
 
 def geometric_mean(values) -> float:

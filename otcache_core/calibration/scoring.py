@@ -53,7 +53,8 @@ class Scorer:
         ]
         whole = len(self.groups) == 1
         self._whole = self.groups[0] if whole else Rollouts(generator, cases, trajectories, predictor, ridge, max_bytes)
-        self._references = [generator.decode(torch.stack([t.x[-1] for t in group.trajectories])) for group in self.groups]
+        # On the CPU: those of all cases need not lie where the model wants to be.
+        self._references = [generator.decode(torch.stack([t.x[-1] for t in group.trajectories])).cpu() for group in self.groups]
         self._seen: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._rows: dict[tuple[int, ...], tuple] = {}
         self._shown: tuple[tuple[int, ...], torch.Tensor] | None = None
@@ -92,7 +93,7 @@ class Scorer:
                 latents, rows = group.run(steps, self._rows.get(steps))
                 pictures = self.generator.decode(latents)
                 if not known:
-                    self._shown = steps, pictures[0].clone()
+                    self._shown = steps, pictures[0].to("cpu", copy=True)
                 remembered = [self.metric(pictures, reference).tolist(), rows]
                 self.memo.put([steps, len(known)], remembered)
             distances, rows = remembered

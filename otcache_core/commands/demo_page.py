@@ -204,7 +204,7 @@ def cost_table(results: Results) -> Table:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a result."""
     found = {"Python": platform.python_version()}
-    for package in ("torch", "numpy", "scipy", "optuna", "torchmetrics", "matplotlib"):
+    for package in ("torch", "numpy", "scipy", "optuna", "matplotlib"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

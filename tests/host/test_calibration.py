@@ -308,7 +308,7 @@ def test_a_storage_that_cannot_be_opened_is_refused_at_once(host, demo_small, va
     assert not sigmas
 
 
-@pytest.mark.parametrize(("package", "inputs"), [("optuna", {}), ("torchmetrics", {}), ("lpips", {"metric": "lpips"})])
+@pytest.mark.parametrize(("package", "inputs"), [("optuna", {}), ("lpips", {"metric": "lpips"})])
 def test_a_package_that_is_missing_is_told_at_once(host, demo_small, vae_of_latents, monkeypatch, package, inputs):
     reference, calibration, _ = short(host, demo_small)
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
