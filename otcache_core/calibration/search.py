@@ -97,7 +97,7 @@ def import_optuna():
     except ImportError:
         raise OTCacheError('The anchor search needs Optuna: run "pip install optuna" in the same environment.') from None
     for category in (optuna.exceptions.ExperimentalWarning, FutureWarning):
-        warnings.filterwarnings("ignore", category=category, module=r"(.*\.)?otcache_core\.search|optuna")
+        warnings.filterwarnings("ignore", category=category, module=r"(.*\.)?otcache_core\.calibration\.search|optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it logs a traceback when a trial is interrupted
     logging.getLogger("alembic").setLevel(logging.WARNING)
     return optuna

@@ -55,13 +55,14 @@ def test_a_saved_schedule_is_written_as_it_was(tmp_path):
     assert load_schedule(tmp_path / "again.json") == load_schedule(SAVED / "anchor.json")
 
 
-def test_a_search_goes_on_in_the_file_of_an_old_one(tmp_path):
+def test_a_search_goes_on_in_the_file_of_an_old_one(tmp_path, recwarn):
     storage, out = tmp_path / "search.db", tmp_path / "best.json"
     shutil.copy(SAVED / "search.db", storage)
     before = trials(storage)
     assert [len(found) for found in before.values()] == [6]
     arguments = ["search", "--budget", "6", "--cases", "1", "--trials", "8", "--storage", str(storage), "--out", str(out)]
     assert main(arguments) == 0
+    assert not [warning for warning in recwarn if "experimental" in str(warning.message)]
     best = load_schedule(out)
     assert (best.budget, best.steps, best.stage) == (6, 50, "search")
     after = trials(storage)
