@@ -18,6 +18,7 @@ def level_input():
         "reuse",
         options=list(LEVELS),
         default="output",
+        optional=True,  # so that prompts saved before it was added still run
         advanced=True,
         tooltip="What a skipped step reuses. output: the model is not run at all and its result is predicted from the steps "
         "before; works with every model and is fastest. transformer blocks: the model is run, but only its first and last "

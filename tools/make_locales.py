@@ -2,13 +2,19 @@
 
 import json
 
+from .litegraph import kind_of, options
 from .make_workflows import REPOSITORY, object_info
 
 FILE = REPOSITORY / "locales" / "en" / "nodeDefs.json"
+NAMES = {"metric", "sampler_name", "scheduler", "schedule"}
+"""Inputs whose choices are names, the same in every language."""
 
 
 def node_definitions(info: dict) -> dict:
-    """What a locale says of OTCache's nodes: display name, description, and names and tooltips of inputs and outputs."""
+    """What a locale says of OTCache's nodes: display name, description, and names and tooltips of inputs and outputs.
+
+    Choices of inputs that are words stand under options, for web/js: ComfyUI itself translates no choices.
+    """
     found = {}
     for name, node in sorted(info.items()):
         if not name.startswith("OT"):
@@ -22,10 +28,20 @@ def node_definitions(info: dict) -> dict:
         found[name] = {
             "display_name": node["display_name"],
             "description": node["description"],
-            "inputs": {key: {"name": key, "tooltip": spec[1]["tooltip"]} for key, spec in inputs.items()},
+            "inputs": {
+                key: {"name": key, "tooltip": spec[1]["tooltip"]} | choices(key, spec) for key, spec in inputs.items()
+            },
             "outputs": {str(i): {"name": label, "tooltip": tooltip} for i, (label, tooltip) in enumerate(outputs)},
         }
     return found
+
+
+def choices(name: str, spec: list) -> dict:
+    """{"options": value -> label} of an input whose choices are words, else {}."""
+    if kind_of(spec) != "COMBO" or name in NAMES:
+        return {}
+    values = spec[0] if isinstance(spec[0], list) else options(spec)["options"]
+    return {"options": {value: value for value in values}}
 
 
 def text_of(definitions: dict) -> str:

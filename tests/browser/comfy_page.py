@@ -59,6 +59,7 @@ SET = """([name, widget, value]) => {
   entry.callback?.(value, app.canvas, node)
   app.canvas.setDirty(true, true)
 }"""
+CALLED = """([name, widget]) => nodeOf(name).widgets.find(entry => entry.name === widget).label ?? widget"""
 TRACK = """handle => {
   const { left, right } = handle.parentElement.closest("[aria-label=budget]").getBoundingClientRect()
   return [left, right]
@@ -152,16 +153,17 @@ class Comfy:
         self.page.evaluate(SET, [node, widget, value])
         self.settle()
 
-    def choose(self, value: str):
-        """In the list of `choose`, with the mouse."""
+    def choose(self, value: str, label: str | None = None):
+        """In the list of `choose`, with the mouse. label: what the list calls it, where that is not the value."""
         self.focus("OTBudgetInterpolate")
         if self.vue:
-            self.page.locator('[data-node-id] [aria-label="choose"]').first.click()
-            self.page.get_by_role("option", name=value).click()
+            called = self.page.evaluate(CALLED, ["OTBudgetInterpolate", "choose"])
+            self.page.locator(f'[data-node-id] [aria-label="{called}"]').first.click()
+            self.page.get_by_role("option", name=label or value).click()
         else:
             left, y, right = self.page.evaluate(WIDGET_BOX, ["OTBudgetInterpolate", "choose"])
             self.page.mouse.click((left + right) / 2, y)
-            self.page.locator(".litecontextmenu .litemenu-entry", has_text=value).click()
+            self.page.locator(".litecontextmenu .litemenu-entry", has_text=label or value).click()
             self.page.mouse.move(left, y - 300)  # the canvas is drawn anew when the mouse moves
         self.eventually(lambda: self.value("choose") == value)
         self.settle()

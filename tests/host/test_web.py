@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.make_locales import node_definitions
+from tools.make_locales import NAMES, node_definitions
 from tools.make_locales import text_of as locale_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -45,6 +45,15 @@ def test_chinese_is_chinese(definitions):
     for name, node in load("zh").items():
         for text in (node["display_name"], node["description"], *(entry["tooltip"] for entry in node["inputs"].values())):
             assert re.search("[\u4e00-\u9fff]", text), f"{name}: {text}"
+        for key, entry in node["inputs"].items():
+            labels = list(entry.get("options", {}).values())
+            assert len(labels) == len(set(labels)), f"{name}: two choices of {key} look alike"
+            assert all(re.search("[\u4e00-\u9fff]", label) for label in labels), f"{name}: {labels}"
+
+
+def test_choices_that_are_words_have_labels(definitions):
+    labelled = {key for node in definitions.values() for key, entry in node["inputs"].items() if "options" in entry}
+    assert {"choose", "reuse", "sky", "shape_colour"} <= labelled and not labelled & NAMES
 
 
 def test_the_server_serves_locales_script_and_style(server):

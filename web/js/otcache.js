@@ -1,10 +1,11 @@
 // Strips on OTCache's nodes: which steps run the model. Drawn here, kept nowhere: neither in the workflow nor in the prompt.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
+import { labelChoices } from "./otcache/choices.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
 import { BY_HAND } from "./otcache/schedule.mjs"
 import { heightOf, Strip } from "./otcache/strip.mjs"
-import { wordsFor } from "./otcache/words.mjs"
+import { isChinese, wordsFor } from "./otcache/words.mjs"
 
 const KINDS = { OTBudgetInterpolate: "budget", OTCachedSampler: "run", OTApplyCache: "run" }
 const ASKED = ["budget", "choose", "target_error", "target_speedup"] // widgets of OT Budget Interpolate
@@ -17,6 +18,7 @@ const MAX = 1000 // that OT Budget Interpolate takes
 const RECENT = 16 // runs to look through for results after a reload
 
 const strips = new WeakMap() // node -> Strip
+let chinese = {} // node id -> what our locale says of it; empty in other languages
 
 /** "<workflow>/<path>" -> what OT Apply Cache reported: its node has no outputs of its own that the server would keep. */
 const reports = {
@@ -37,10 +39,11 @@ const reports = {
 }
 
 const rootGraph = () => app.rootGraph ?? app.graph
+const locale = () => app.extensionManager?.setting?.get("Comfy.Locale")
 
 function addStrip(node) {
   const kind = KINDS[node.comfyClass]
-  const words = wordsFor(app.extensionManager?.setting?.get("Comfy.Locale"))
+  const words = wordsFor(locale())
   const strip = new Strip(kind, words, () => askedOf(node, strip), (value) => setBudget(node, value))
   strips.set(node, strip)
   const height = heightOf(kind)
@@ -169,6 +172,16 @@ function showProgress(nodes) {
 app.registerExtension({
   name: "OTCache.Strips",
 
+  async init() {
+    if (!isChinese(locale())) return
+    try {
+      const answer = await api.fetchApi("/i18n")
+      chinese = (await answer.json()).zh?.nodeDefs ?? {}
+    } catch {
+      // no translations: the choices stay English
+    }
+  },
+
   setup() {
     const sheet = document.createElement("link")
     sheet.rel = "stylesheet"
@@ -188,6 +201,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
+    if (node.comfyClass?.startsWith("OT")) labelChoices(node.widgets, chinese[node.comfyClass])
     if (node.comfyClass in KINDS) addStrip(node)
   },
 

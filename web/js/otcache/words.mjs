@@ -59,15 +59,20 @@ const zh = {
   notThatGood: (e) => `没有测得误差不超过 ${e} 的预算：运行所有步`,
   notThatFast: (n) => `只计算 1 次也只快 ${n} 倍`,
   beyond: (b, n) => `超过 ${n} 步：${b} 按 ${n} 计`,
-  [NOT_CALIBRATED]: (n) => [`这 ${n} 步上没有测得误差`, "请选择 by hand（手动）或 by speed-up（按加速）"],
+  [NOT_CALIBRATED]: (n) => [`这 ${n} 步上没有测得误差`, "请选择手动（by hand）或按加速（by speed-up）"],
   [ANCHOR_NOT_BELOW]: () => ["锚点的预算不小于参考的预算", "请连接另一个锚点"],
   steps: (list) => `模型运行于第 ${list} 步。`,
   and: "，",
 }
 
-/** The sentences in the language of a locale such as "zh" or "zh-TW"; English for those without a translation. */
+/** Whether a locale such as "zh" or "zh-TW" is a Chinese one. */
+export function isChinese(locale) {
+  return String(locale ?? "").startsWith("zh")
+}
+
+/** The sentences in the language of a locale; English for those without a translation. */
 export function wordsFor(locale) {
-  return String(locale ?? "").startsWith("zh") ? zh : en
+  return isChinese(locale) ? zh : en
 }
 
 /** A factor as people write it: 4.5, 5, 12.5. */
