@@ -17,7 +17,7 @@ empty :=
 space := $(empty) $(empty)
 
 .NOTPARALLEL: # two goals that make the same environment
-.PHONY: demo test lint test-house test-core test-web host any-host test-host host-tests test-browser browser-tests workflows bench clean
+.PHONY: demo test lint test-house test-core test-web host any-host test-host host-tests test-browser browser-tests workflows made-workflows bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m otcache_core demo --out otcache_demo
@@ -59,7 +59,10 @@ browser-tests: $(HOST_VENV)/installed
 	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/browser -q
 
 # Writes example_workflows/ and subgraphs/ anew; for after a node's inputs have changed.
-workflows: $(HOST_VENV)/installed
+workflows:
+	@host="$$($(PYTHON) tools/find_host.py)" && $(MAKE) --no-print-directory made-workflows HOST="$$host"
+
+made-workflows: $(HOST_VENV)/installed
 	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m tools.make_workflows
 
 bench: $(VENV)/installed

@@ -1,4 +1,7 @@
-"""The ComfyUI nodes, one file each."""
+"""The ComfyUI nodes, one file each; `schema`, `pictures` and `saved_schedules` are what several of them share.
+
+Read `apply_cache` first: the smallest that samples.
+"""
 
 from comfy_api.latest import ComfyExtension
 

@@ -5,8 +5,8 @@ from functools import partial
 from comfy_api.latest import io
 
 from .host.attach import with_cache
+from .host.send_strip import show_run
 from .schema import OTSchedule, field, schema
-from .strip import show_run
 
 LEVELS = {"output": "output", "transformer blocks": "blocks"}  # as shown -> as meant
 

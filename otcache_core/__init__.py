@@ -4,7 +4,7 @@
 
 These names, and the others of `PUBLIC`, stay where they are; modules may move. Each is imported when it is first used, so that
 importing the package costs nothing. The folders, in the order in which they build on each other: schedules, sampling,
-calibration, drawing, commands; and demo, which stands apart.
+calibration, drawing, commands; and demo, which stands apart. Read `schedules/schedule.py` first.
 """
 
 from importlib import import_module

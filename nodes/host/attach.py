@@ -8,8 +8,8 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.schedules.schedule import Schedule
-from .report import Report
 from .run import HostRun
+from .run_report import Report
 
 KEY = "otcache"
 LEVELS = ("output", "blocks")

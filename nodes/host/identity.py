@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .attach import without_cache
-from .weights import named_tensors, own_weights, tensor_words, weight_words
+from .weight_samples import named_tensors, own_weights, tensor_words, weight_words
 
 WHOLE = 2**18  # elements of a tensor other than a weight that are read, spread over it
 DEPTH = 6  # of objects in objects

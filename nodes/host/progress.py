@@ -9,7 +9,7 @@ import server
 
 from ...otcache_core.calibration.live import Live
 from ...otcache_core.drawing.figures import to_picture
-from ...otcache_core.drawing.live import live_figure
+from ...otcache_core.drawing.live_picture import live_figure
 
 TEXT_INTERVAL = 0.2  # seconds between two lines that differ in numbers only
 PICTURE_SHARE = 0.02  # of the time goes into pictures of the same best schedule, at most

@@ -11,7 +11,7 @@ from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.step_finder import StepFinder
 from ...otcache_core.schedules.schedule import Schedule
 from .blocks import BlockReuse
-from .report import Report
+from .run_report import Report
 from .suitability import check_noise, fit_to_run, other_model
 
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper

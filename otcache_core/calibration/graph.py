@@ -16,7 +16,7 @@ from ..errors import OTCacheError
 from ..sampling.predictors import RIDGE, mean_velocity_step, solve_ridge
 from ..schedules.extrapolation import ORDERS, PRIOR_DAMPING, extrapolated_displacements
 from ..schedules.schedule import HISTORY, Predictor, check_budget
-from .products import Recorded
+from .inner_products import Recorded
 
 SPANS = range(7)
 

@@ -1,4 +1,4 @@
-"""What there is to see of a calibration while it runs, kept up to date; `drawing.live` draws it."""
+"""What there is to see of a calibration while it runs, kept up to date; `drawing.live_picture` draws it."""
 
 from __future__ import annotations
 

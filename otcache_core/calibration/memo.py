@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from pathlib import Path
 
 from ..errors import OTCacheError
-from .sameness import Signature, alike, digest
+from .same_model import Signature, alike, digest
 
 RUNS = "full runs"  # the key of a memo's first line: the signature of the model that was measured
 

@@ -10,11 +10,11 @@ from ..errors import OTCacheError
 from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, record, stack
 from ..sampling.trajectory import Spool, Trajectory, load_trajectory
 from ..schedules.schedule import Predictor, check_sigmas, uniform_steps
+from .error_growth import growth_rates, output_gains, state_aware_paths
 from .graph import edge_costs, minimax_paths, peak_suppressed_paths
 from .guard import STATE_AWARE
-from .products import Recorded, recorded
-from .propagation import growth_rates, output_gains, state_aware_paths
-from .sameness import SAME
+from .inner_products import Recorded, recorded
+from .same_model import SAME
 
 # progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.
 Progress = Callable[[str, int, int, str], None]
@@ -95,7 +95,7 @@ def repeats(generator: Generator, case, recorded: Trajectory) -> bool:
 
 
 def measure_growth(generator: Generator, cases: Sequence, trajectories: Sequence) -> np.ndarray:
-    """kappa float64 [N] from one held run at half the steps; see `propagation.growth_rates`."""
+    """kappa float64 [N] from one held run at half the steps; see `error_growth.growth_rates`."""
     steps = uniform_steps((len(trajectories[0].sigmas)) // 2, len(trajectories[0].sigmas) - 1)
     rollouts = Rollouts(generator, cases, trajectories, Predictor(kind="hold"))
     nodes = [rollouts.node(steps[: k + 1]) for k in range(len(steps))]

@@ -13,7 +13,7 @@ from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import Predictor
 from .memo import Memo
 from .metrics import DEFAULT, distance, geometric_mean
-from .sameness import Signature, signature
+from .same_model import Signature, signature
 
 FITTED_CASES = (2, 4)  # at least and at most, of more than one case
 MARGIN = 0.1  # over the root of the cases seen: how much worse than the best a candidate may be and still be run on

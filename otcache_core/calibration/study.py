@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import OTCacheError
-from .sameness import alike, digest
+from .same_model import alike, digest
 from .scoring import Scorer
 
 if TYPE_CHECKING:

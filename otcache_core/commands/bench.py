@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ..calibration.graph import edge_costs, peak_suppressed_paths
+from ..calibration.inner_products import recorded
 from ..calibration.metrics import DEFAULT, DISTANCES, psnr, rmse, ssim
 from ..calibration.pipeline import BUDGETS, Settings, calibrate, search_starts
-from ..calibration.products import recorded
 from ..calibration.scoring import Scorer
 from ..calibration.search import search_steps
 from ..demo.generator import DemoGenerator

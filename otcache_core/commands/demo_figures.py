@@ -1,4 +1,4 @@
-"""The demo's figures, made of `showcase.Results`."""
+"""The demo's figures, made of `demo.Results`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo writes: report page, figures and schedule files, made of `showcase.Results`."""
+"""What the demo writes: report page, figures and schedule files, made of `demo.Results`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from ..calibration.guard import Candidate
 from ..drawing.figures import png_bytes, to_png
+from ..drawing.html_page import Figure, Grid, Section, Table, render
 from ..drawing.pictures import ERROR_FULL_SCALE, error_map
-from ..drawing.report import Figure, Grid, Section, Table, render
 from ..schedules.schedule import Schedule
 from .demo import ALONE, DIRECT, EULER, GRAPH, OURS, PLAIN, Results
 from .demo_figures import YLABEL, case_figure, draw_figures, error_series, shown

@@ -1,4 +1,4 @@
-"""The embedded model as the showcase's subject, and as what the headless search works on."""
+"""The embedded model as the demo command's subject, and as what the headless search works on."""
 
 from __future__ import annotations
 

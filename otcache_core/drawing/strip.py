@@ -27,7 +27,7 @@ def budget_strip(reference: Schedule, anchor: Schedule, asked: dict) -> dict:
 
 
 def run_strip(report) -> dict:
-    """A finished run, from its report (nodes/host/report.py)."""
+    """A finished run, from its report (nodes/host/run_report.py)."""
     return {
         "kind": "run",
         "steps": report.steps,

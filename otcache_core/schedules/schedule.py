@@ -31,7 +31,7 @@ class Record(BaseModel):
 
 
 class Predictor(Record):
-    """How a skipped step's velocity is formed; see `predictors`.
+    """How a skipped step's velocity is formed; see `sampling.predictors`.
 
     `damping` scales the extrapolation of "linear" and "quadratic" (0 is hold, 1 is undamped). `bands` is the number of
     spatial frequency bands that "fitted" has weights for: 1, or 2 for low and high.

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from matrix_cells import sampler_kind
 from sampling import Cached, forwards, ksampler, make_schedule
 
 LEVELS = ["output", "blocks"]
@@ -148,7 +149,7 @@ def test_every_sampler(host, demo_small, sampler):
         core, exact, ours, report, made = both(host, demo_small, level, sampler_name=sampler, cfg=1.0)
         assert torch.equal(core, exact), f"{level}: computing every step changed the result"
         assert ours.isfinite().all()
-        in_full = "cfg_pp" in sampler or sampler in ("dpm_fast", "dpm_adaptive")
+        in_full = bool(sampler_kind(sampler))
         assert bool(report.reason) == in_full
         if level == "output" or in_full:
             assert len(made) == report.evaluations

@@ -212,7 +212,7 @@ def test_weights_of_every_type_and_layout(identity, dtype):
 
 
 def test_only_a_few_elements_of_a_weight_are_read(host, monkeypatch):
-    weights, read = host.module("nodes.host.weights"), []
+    weights, read = host.module("nodes.host.weight_samples"), []
     to_host = weights._to_host
     monkeypatch.setattr(weights, "_to_host", lambda runs: read.extend(map(len, runs)) or to_host(runs))
     weights.weight_words({"large": torch.zeros(4096, 1024), "small": torch.zeros(3)})

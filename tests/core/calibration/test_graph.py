@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otcache_core.calibration import products
+from otcache_core.calibration import inner_products
 from otcache_core.calibration.graph import (
     SPANS,
     cheapest_neighbours,
@@ -17,7 +17,7 @@ from otcache_core.calibration.graph import (
     path_cost,
     peak_suppressed_paths,
 )
-from otcache_core.calibration.products import Recorded
+from otcache_core.calibration.inner_products import Recorded
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.cached_run import CachedRun
 from otcache_core.sampling.predictors import RIDGE, combine, fit_weights, low_pass, mean_velocity
@@ -31,7 +31,7 @@ EXTRAPOLATIONS = [("hold", 1.0), ("linear", 1.0), ("linear", 0.4), ("quadratic",
 
 @pytest.fixture(scope="module")
 def recorded(recording) -> Recorded:
-    return products.recorded(recording.trajectories)
+    return inner_products.recorded(recording.trajectories)
 
 
 def all_paths(steps: int, budget: int):
@@ -215,7 +215,7 @@ def test_an_edge_of_one_step_makes_no_error(recorded, kind):
 
 @pytest.mark.parametrize(("kind", "damping"), EXTRAPOLATIONS)
 def test_fitted_edges_beat_every_extrapolation_of_the_same_history_in_each_band(recording, recorded, kind, damping):
-    one_band = products.recorded(recording.trajectories, bands=1)
+    one_band = inner_products.recorded(recording.trajectories, bands=1)
     for seen in (one_band, *(Recorded(recorded.sigmas, band, band[None]) for band in recorded.bands)):
         for start in range(seen.steps):
             for previous in range(max(start, 1)):
@@ -227,7 +227,7 @@ def test_fitted_edges_beat_every_extrapolation_of_the_same_history_in_each_band(
 @pytest.mark.parametrize("bands", [1, 2])
 @pytest.mark.parametrize(("start", "previous"), [(0, 0), (2, 1), (6, 3), (7, 0)])
 def test_fitted_edge_errors_equal_a_fit_to_the_recorded_latents(recording, bands, start, previous):
-    seen, history = products.recorded(recording.trajectories, bands), history_of(start, previous)
+    seen, history = inner_products.recorded(recording.trajectories, bands), history_of(start, previous)
     x, d = (torch.stack([getattr(run, name) for run in recording.trajectories], 1) for name in "xd")
     ours = edge_errors(seen, start, previous, FITTED)
     for j in range(start + 2, seen.steps + 1):
@@ -244,7 +244,7 @@ def test_fitted_edge_errors_equal_a_fit_to_the_recorded_latents(recording, bands
 
 
 def test_two_bands_are_recorded_by_default_and_one_on_request(recording, recorded):
-    one_band = products.recorded(recording.trajectories, bands=1)
+    one_band = inner_products.recorded(recording.trajectories, bands=1)
     assert recorded.bands.shape == (2, 3, 12, 12) and recorded.grams.shape == (3, 12, 12)
     assert np.array_equal(one_band.bands[0], one_band.grams) and np.array_equal(one_band.grams, recorded.grams)
     assert np.array_equal(one_band.sigmas, recording.sigmas)
@@ -334,7 +334,7 @@ def test_a_straight_flow_costs_nothing():
     d = torch.ones(5, 2, 2).double()
     x = torch.stack([torch.ones(2, 2).double() * (s - 1) for s in np.linspace(1, 0, 6)])
     straight = Trajectory(np.linspace(1, 0, 6), x, d)
-    recorded = products.recorded([straight])
+    recorded = inner_products.recorded([straight])
     for kind in ("hold", "linear", "quadratic", "mean_velocity", "fitted"):
         costs, _ = edge_costs(recorded, Predictor(kind=kind), ridge=1e-9)
         assert np.allclose(costs[np.isfinite(costs)], 0, atol=1e-7)

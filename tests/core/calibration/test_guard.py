@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import step_sets
 
-from otcache_core.calibration import graph, products
+from otcache_core.calibration import graph, inner_products
 from otcache_core.calibration.guard import (
     GUARDED,
     STATE_AWARE,
@@ -25,7 +25,7 @@ ANCHOR, REFERENCE = (0, 2, 5), (0, 1, 2, 4, 6, 8, 10)
 
 @pytest.fixture(scope="module")
 def costs(recording):
-    return graph.edge_costs(products.recorded(recording.trajectories), FITTED)[0]
+    return graph.edge_costs(inner_products.recorded(recording.trajectories), FITTED)[0]
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import torch
 from mixture import Broken, MixtureGenerator, linear_sigmas
 
 from otcache_core.calibration.guard import GUARDED, STATE_AWARE
+from otcache_core.calibration.inner_products import recorded
 from otcache_core.calibration.metrics import DEFAULT, geometric_mean
 from otcache_core.calibration.pipeline import Latents, Settings, calibrate, prepare, reference_schedule
-from otcache_core.calibration.products import recorded
 from otcache_core.calibration.recording import graph_paths, measure_growth, observe, record_cases
 from otcache_core.calibration.scoring import MARGIN, Scorer
 from otcache_core.errors import OTCacheError

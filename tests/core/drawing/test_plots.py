@@ -149,6 +149,6 @@ def test_png_round_trip(tmp_path):
 
 
 def test_matplotlib_is_imported_late():
-    imports = "import sys, otcache_core.drawing.plots, otcache_core.drawing.report"
+    imports = "import sys, otcache_core.drawing.plots, otcache_core.drawing.html_page"
     code = f"{imports}; print('matplotlib' in sys.modules, 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False", "False"]

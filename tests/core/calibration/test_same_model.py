@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixture import MixtureGenerator, linear_sigmas
 
-from otcache_core.calibration.sameness import SAME, SAMPLES, alike, samples, signature
+from otcache_core.calibration.same_model import SAME, SAMPLES, alike, samples, signature
 from otcache_core.calibration.scoring import Scorer
 from otcache_core.sampling.rollout import record
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import OTCacheError
 from ..files import write_text
 
-STYLE = Path(__file__).with_name("report.css")
+STYLE = Path(__file__).with_name("html_page.css")
 KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 

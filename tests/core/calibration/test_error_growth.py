@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import step_sets
 
-from otcache_core.calibration import products
-from otcache_core.calibration.products import Recorded
-from otcache_core.calibration.propagation import Partial, growth_rates, output_gains, segment_scores, state_aware_paths
+from otcache_core.calibration import inner_products
+from otcache_core.calibration.error_growth import Partial, growth_rates, output_gains, segment_scores, state_aware_paths
+from otcache_core.calibration.inner_products import Recorded
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.predictors import RIDGE
 from otcache_core.sampling.rollout import Rollouts, record, sample
@@ -43,7 +43,7 @@ def rates(generator, sigmas=SIGMAS):
 
 def recordings(generator, cases=(1, 2), sigmas=SIGMAS):
     runs = [record(generator, case, sigmas) for case in cases]
-    return runs, products.recorded(runs)
+    return runs, inner_products.recorded(runs)
 
 
 def rollout(generator, steps, runs, cases=(1, 2), kind="hold", sigmas=SIGMAS):
@@ -188,7 +188,7 @@ def test_paths_are_judged_by_the_geometric_mean_over_cases(seed):
 
 
 def test_no_narrow_beam_beats_the_exhaustive_one(recording):
-    recorded = products.recorded(recording.trajectories)
+    recorded = inner_products.recorded(recording.trajectories)
     kappa = np.full(recorded.steps, -1.0)
 
     def objective(beam):

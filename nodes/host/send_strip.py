@@ -1,6 +1,6 @@
 """Sending what a strip on a node draws."""
 
-from ..otcache_core.drawing.strip import run_strip
+from ...otcache_core.drawing.strip import run_strip
 
 
 def show_run(node_id: str | None, report) -> None:

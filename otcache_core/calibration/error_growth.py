@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from ..sampling.predictors import RIDGE, solve_ridge
 from ..schedules.extrapolation import PRIOR_DAMPING, extrapolated_displacements
 from ..schedules.schedule import HISTORY, check_budget
-from .products import Recorded
+from .inner_products import Recorded
 
 BEAM = 4
 

@@ -14,7 +14,7 @@ from otcache_core.calibration.pipeline import Settings, prepare, reference_sched
 from otcache_core.calibration.recording import observe
 from otcache_core.calibration.search import Standing, Trial
 from otcache_core.drawing.figures import to_image
-from otcache_core.drawing.live import LINE, MARGIN, SIZE, live_figure
+from otcache_core.drawing.live_picture import LINE, MARGIN, SIZE, live_figure
 from otcache_core.sampling.rollout import Counted, Rollouts
 
 CASES, SIGMAS = [1, 2, 3], linear_sigmas(20, 3.0)
