@@ -4,6 +4,7 @@ Of a weight a short run of elements is read, wherever it lies: never a whole one
 behind compiled code, counts by its type.
 """
 
+import collections
 import enum
 import functools
 import hashlib
@@ -53,6 +54,8 @@ class Reader:
             return repr(value)
         if isinstance(value, (type, types.BuiltinFunctionType)):
             return value.__qualname__
+        if isinstance(value, types.ModuleType):
+            return value.__name__
         if depth > DEPTH or id(value) in self._open:
             return type(value).__qualname__
         if isinstance(value, torch.Tensor) and self._patches is not None:
@@ -95,10 +98,29 @@ class Reader:
             return read(value.__func__, type(owner) if isinstance(owner, torch.nn.Module) else owner)
         if isinstance(value, types.FunctionType):
             cells = [_content(cell) for cell in value.__closure__ or ()]
-            return read(value.__qualname__, cells, value.__defaults__, value.__kwdefaults__)
-        if isinstance(patcher := getattr(value, "patcher", None), comfy.model_patcher.ModelPatcher):
-            return read(type(value), patcher)  # a VAE, or a text encoder
-        return read(type(value), getattr(value, "__dict__", None))
+            return read(value.__qualname__, value.__code__, cells, value.__defaults__, value.__kwdefaults__)
+        if isinstance(value, types.CodeType):
+            return read(value.co_code, value.co_names, value.co_consts)
+        if isinstance(value, (range, bytearray, collections.deque)):
+            return read(type(value), list(value))
+        if isinstance(value, slice):
+            return repr(value)
+        return self._object(value, depth)
+
+    def _object(self, value: Any, depth: int) -> Any:
+        """Any other object by its attributes, or by its class where these cannot be read."""
+        try:
+            if isinstance(patcher := getattr(value, "patcher", None), comfy.model_patcher.ModelPatcher):
+                return [type(value).__qualname__, self.read(patcher, depth + 1)]  # a VAE, or a text encoder
+            held = dict(getattr(value, "__dict__", {}))
+            for cls in type(value).__mro__:
+                names = cls.__dict__.get("__slots__", ())
+                held |= {name: getattr(value, name, None) for name in ([names] if isinstance(names, str) else names)}
+        except Exception:  # whatever a stranger's attribute does
+            return type(value).__qualname__
+        held.pop("__dict__", None)
+        held.pop("__weakref__", None)
+        return [type(value).__qualname__, self.read(held, depth + 1)]
 
     def _model(self, patcher, depth: int) -> list:
         model = patcher.model

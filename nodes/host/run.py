@@ -1,5 +1,6 @@
 """One sampling run under a schedule: decides at every model evaluation whether to make it."""
 
+import re
 from math import inf
 from time import perf_counter
 
@@ -35,7 +36,7 @@ class HostRun:
             self.warning = other_model(schedule, type(model.model).__name__)
             self._finder = StepFinder(sigmas, churned(sigmas, getattr(sampler, "extra_options", {})))
         except OTCacheError as error:
-            self.reason = str(error)[:1].lower() + str(error)[1:].rstrip(".")
+            self.reason = re.sub(r"^The ", "the ", str(error)).rstrip(".")  # it stands within a sentence
         # With nothing to skip later there is nothing to keep.
         self._skips = self.cached is not None and self.cached.schedule.budget < self.steps
         self.blocks = None
@@ -153,8 +154,9 @@ def churned(sigmas: np.ndarray, options: dict) -> list[float] | None:
         return None
     steps = len(sigmas) - 1
     gamma = min(options["s_churn"] / steps, 2**0.5 - 1)
-    low, high = options.get("s_tmin", 0.0), options.get("s_tmax", inf)
-    return [sigma * (1 + gamma * bool(low <= sigma <= high)) for sigma in sigmas[:-1]]
+    low, high = (np.float32(options.get(name, bound)) for name, bound in (("s_tmin", 0.0), ("s_tmax", inf)))
+    inside = (low <= sigmas.astype(np.float32)) & (sigmas.astype(np.float32) <= high)  # as torch compares them
+    return (sigmas * (1 + gamma * inside))[:-1].tolist()
 
 
 def time_range(cond: dict, dtype: torch.dtype) -> tuple[float, float]:

@@ -1,15 +1,17 @@
 """Whether a schedule suits a run: what sigma means to the model, which model it is, what the sampler does."""
 
+from math import inf
+
 import comfy.model_sampling
 import numpy as np
 
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.schedules.retiming import retime
-from ...otcache_core.schedules.schedule import Schedule
+from ...otcache_core.schedules.schedule import FLOW_TOP, Schedule
 
 # Samplers that choose their own noise levels: there are no steps to skip.
 ADAPTIVE = ("dpm_adaptive", "dpm_fast")
-BEYOND = 1.02  # how far above the schedule's first sigma a run may start
+BEYOND = FLOW_TOP  # as a factor: how far above the schedule's first sigma a run may start
 
 
 def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
@@ -43,8 +45,9 @@ def check_noise(schedule: Schedule, model_sampling) -> None:
 
     Its sigmas would lie at meaningless places in the run.
     """
-    schedule.check_noise(noise_kind(model_sampling))
-    most = float(model_sampling.sigma_max)
+    most = float(getattr(model_sampling, "sigma_max", inf))
+    if schedule.noise or most <= BEYOND:  # flow models on discrete sigmas go beyond 1
+        schedule.check_noise(noise_kind(model_sampling))
     if schedule.sigmas[0] > most * BEYOND:
         raise OTCacheError(
             f"the schedule begins at sigma {schedule.sigmas[0]:.4g}, but this model's noise ends at {most:.4g}; use a schedule "

@@ -67,17 +67,21 @@ def tensor_words(tensor: torch.Tensor, most: int) -> list:
             size = part.numel()
             places = np.arange(size) if size <= most else (np.arange(most) * GOLDEN % 1 * size).astype(np.int64)
             runs.append(_elements(part, places))
-    return [str(tensor.dtype), tuple(tensor.shape), hashlib.sha256(b"".join(_to_host(runs))).hexdigest()]
+    return [str(tensor.dtype), str(tensor.layout), tuple(tensor.shape), hashlib.sha256(b"".join(_to_host(runs))).hexdigest()]
 
 
 def stored(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """The plain tensors that hold what is in `tensor`: of a quantised one, its codes and scales. Nothing is dequantised."""
-    if is_traceable_wrapper_subclass(tensor):
+    if tensor.layout != torch.strided or tensor.is_nested or torch.nn.parameter.is_lazy(tensor):
+        return  # no elements that can be picked: it counts by type and shape
+    if tensor.is_quantized:
+        yield tensor.detach().int_repr()
+    elif is_traceable_wrapper_subclass(tensor):
         for name in tensor.__tensor_flatten__()[0]:
             yield from stored(getattr(tensor, name))
     else:
         with torch._C.DisableTorchFunctionSubclass():  # other packs' tensors answer with the shape that they stand for
-            yield tensor.detach().as_subclass(torch.Tensor)
+            yield tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
 
 
 def _elements(tensor: torch.Tensor, places: np.ndarray) -> torch.Tensor:

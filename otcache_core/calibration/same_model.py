@@ -34,7 +34,7 @@ def alike(a: object, b: Signature) -> bool:
     """Whether every part of every run is the same but for rounding; False where `a`, read from a file, is no signature."""
     try:
         a, b = (np.asarray(value, dtype=np.float64) for value in (a, b))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     if a.shape != b.shape or a.ndim != 3:
         return False

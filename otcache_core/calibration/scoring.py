@@ -95,6 +95,7 @@ class Scorer:
                 if not known:
                     self._shown = steps, pictures[0].to("cpu", copy=True)
                 remembered = [self.metric(pictures, reference).tolist(), rows]
+                del pictures  # this generator may wait for long, and they may lie in the device's memory
                 self.memo.put([steps, len(known)], remembered)
             distances, rows = remembered
             self._rows.setdefault(steps, tuple(map(tuple, rows)))

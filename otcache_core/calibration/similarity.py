@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 from ..errors import OTCacheError
 
@@ -24,7 +24,7 @@ SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW = 11
 SIGMA = 1.5  # pixels
 C1, C2 = 0.01**2, 0.03**2
-# Values that are filtered at once. Strips that stay in a CPU's cache take half the time; elsewhere a call costs more than that.
+# Values that are filtered at once. A CPU takes half the time for strips that stay in its cache; elsewhere few calls count more.
 STRIP_CPU, STRIP = 2**16, 2**21
 GROUP = 2**22  # values of the pictures that are compared at once
 
@@ -43,6 +43,7 @@ def check_size(images: torch.Tensor) -> None:
         raise OTCacheError(f"Pictures of {side} pixels are too small for SSIM; decode at {WINDOW} pixels or more.")
 
 
+@torch.inference_mode()
 def one_minus_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
     """1 - SSIM (Wang et al. 2004), float64 [n], of pictures [n, 3, H, W] in [0, 1]; exactly 0 for equal ones.
 
@@ -54,6 +55,7 @@ def one_minus_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray
     return torch.cat(means).numpy(force=True).astype(np.float64)
 
 
+@torch.inference_mode()
 def one_minus_ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
     """1 - MS-SSIM (Wang et al. 2003), float64 [n], of pictures [n, 3, H, W] in [0, 1]; exactly 0 for equal ones.
 
@@ -69,7 +71,7 @@ def one_minus_ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndar
     betas = np.array(SCALES[:levels]) / sum(SCALES[:levels])
     with np.errstate(divide="ignore"):  # log 0 is what makes 1 of an opposed scale
         logarithms = np.log1p(-np.minimum(scales.numpy(force=True).astype(np.float64), 1))
-    return -np.expm1(betas @ logarithms)
+    return np.abs(np.expm1(betas @ logarithms))
 
 
 def _pairs(images: torch.Tensor, references: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -78,7 +80,10 @@ def _pairs(images: torch.Tensor, references: torch.Tensor) -> Iterator[torch.Ten
     group = max(1, GROUP // images.shape[1:].numel())
     for a, b in zip(images.split(group), references.split(group), strict=True):
         a, b = a.to(dtype), b.to(a.device, dtype)
-        yield torch.stack((a + b - 1, a - b))
+        pair = a.new_empty(2, *a.shape)
+        torch.add(a, b, out=pair[0]).sub_(1)
+        torch.sub(a, b, out=pair[1])
+        yield pair
 
 
 def _mean_dissimilarities(pair: torch.Tensor, levels: int) -> torch.Tensor:
@@ -86,8 +91,15 @@ def _mean_dissimilarities(pair: torch.Tensor, levels: int) -> torch.Tensor:
     means = []
     for _ in range(levels - 1):
         means.append(_mean_dissimilarity(pair, luminance=False))
-        pair = avg_pool2d(pair.flatten(0, 1), 2).unflatten(0, pair.shape[:2])
+        pair = _halved(pair)
     return torch.stack([*means, _mean_dissimilarity(_with_borders(pair), luminance=True)])
+
+
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    """Means of 2 x 2 pixels without an odd last row or column; several times faster than avg_pool2d on a CPU."""
+    height, width = (side // 2 * 2 for side in x.shape[-2:])
+    rows = x[..., 0:height:2, :width] + x[..., 1:height:2, :width]
+    return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def _with_borders(pair: torch.Tensor) -> torch.Tensor:
@@ -102,13 +114,12 @@ def _mean_dissimilarity(pair: torch.Tensor, luminance: bool) -> torch.Tensor:
     total = 0
     for top in range(0, height, rows):
         strip = pair[..., top : top + rows + WINDOW - 1, :]
-        s, d, ss, dd = _filtered(_filtered(torch.cat((strip, strip.square())), -2), -1)
-        s_mean_squared, d_mean_squared = (s + 1).square(), d.square()
-        d_variance = (dd - d_mean_squared).clamp_(min=0)
-        s_variance = (ss - s.square()).clamp_(min=0)
-        unlike = d_variance / ((s_variance + d_variance) / 2 + C2)
+        means, variances = (_filtered(_filtered(x, -2), -1) for x in (strip, strip.square()))
+        variances.addcmul_(means, means, value=-1).clamp_(min=0)
+        unlike = variances[1] / variances.sum(0).div_(2).add_(C2)
         if luminance:
-            darker = d_mean_squared / ((s_mean_squared + d_mean_squared) / 2 + C1)
+            s_squared, d_squared = (means[0] + 1).square(), means[1].square()
+            darker = d_squared / s_squared.add_(d_squared).div_(2).add_(C1)
             unlike = unlike + darker - unlike * darker
         total = total + unlike.flatten(1).sum(1)
     return total / (pair.shape[2] * height * width)

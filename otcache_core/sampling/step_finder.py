@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 ON_GRID = 1e-4  # relative; float32 sigmas that went through a sampler's own arithmetic
-MOST = 2**0.5 * (1 + ON_GRID)  # how far above its sigma a step may begin (Karras et al. 2022)
 
 
 class StepFinder:
@@ -12,8 +11,7 @@ class StepFinder:
 
     A step begins at its sigma, and inner stages lie between that and the next. But a sampler may first add noise and so begin
     its steps above their sigmas (`s_churn` of Karras et al. 2022), where a stage of the step before might be as well. Where
-    that is not known beforehand, it is taken from a sampler with one evaluation a step: one above the whole run, or a second
-    one in a step. What is added is a constant factor.
+    that is not known beforehand, a first evaluation above the whole run tells the factor by which it does.
     """
 
     def __init__(self, sigmas: Sequence[float], starts: Sequence[float] | None = None):
@@ -22,17 +20,15 @@ class StepFinder:
         self._rising = [-sigma for sigma in self._sigmas]  # as bisect wants it
         self._starts = self._sigmas if starts is None else [float(sigma) for sigma in starts]
         self._step = -1  # of the newest evaluation
-        self._staged = False  # whether any step has had more than one
 
     def locate(self, sigma: float) -> tuple[int, bool]:
         """The step that the coming evaluation at `sigma` belongs to, and whether it is that step's beginning."""
         step, begins = self.on_grid(sigma)
-        raised = self._raised(sigma, step, begins)
+        raised = self._raised(sigma, begins)
         if raised is not None:
             step, begins = raised, True
         elif self._starts is not self._sigmas and step < self._step and sigma < self._starts[self._step]:
             step, begins = self._step, False  # a stage that lies above its step's own sigma
-        self._staged = self._staged or step == self._step
         self._step = step
         return step, begins
 
@@ -47,20 +43,14 @@ class StepFinder:
             return min(near, key=lambda i: abs(self._sigmas[i] - sigma)), True
         return max(below - 1, 0), False
 
-    def _raised(self, sigma: float, step: int, on_grid: bool) -> int | None:
+    def _raised(self, sigma: float, on_grid: bool) -> int | None:
         """The step that begins at `sigma`, above its own noise level, if one does."""
-        following = self._step + 1
-        for candidate in (following, self._step):
+        if self._step < 0 and not on_grid and self._starts is self._sigmas and sigma > self._sigmas[0]:
+            self._starts = [sigma / self._sigmas[0] * point for point in self._sigmas]
+        for candidate in (self._step + 1, self._step):
             if 0 <= candidate < len(self._starts) and self._is(sigma, self._starts[candidate]):
                 return candidate
-        single = self._step != 0 and not self._staged  # the first step alone does not tell
-        if on_grid or not single or step > self._step >= 0 or following >= len(self._sigmas):
-            return None
-        factor = sigma / self._sigmas[following]
-        if not 1 < factor <= MOST:
-            return None
-        self._starts = [factor * point for point in self._sigmas]
-        return following
+        return None
 
     @staticmethod
     def _is(sigma: float, point: float) -> bool:

@@ -13,7 +13,7 @@ from .extrapolation import divided_differences, prior_weights
 from .schedule import HISTORY, Schedule, check_sigmas
 from .transport import round_to_steps
 
-JUMP = 2.0
+JUMP, LOW = 8.0, 0.05  # times the step before; of the schedule's first sigma
 SAME = 1e-6  # relative; samplers' sigmas are float32
 
 
@@ -46,10 +46,14 @@ def later_segments(schedule: Schedule, sigmas: np.ndarray) -> tuple[int, list[in
 
 
 def jumps_at_the_end(schedule: Schedule, sigmas: np.ndarray) -> bool:
-    """Whether the last step covers far more of the schedule's own steps than any other: a slice that is forced to end at 0."""
-    places = np.interp(-sigmas, -np.asarray(schedule.sigmas), np.arange(schedule.steps + 1))
-    lengths = np.diff(places)
-    return len(lengths) > 1 and lengths[-1] > JUMP * max(lengths[:-1].max(), 1.0)
+    """Whether the last step is no scheduler's: that of a slice which is forced to end at 0.
+
+    It begins well above 0 and is much longer than the step before. Schedulers' last steps are one or the other (karras,
+    exponential) or neither.
+    """
+    if len(sigmas) < 3 or sigmas[-2] < LOW * schedule.sigmas[0]:
+        return False
+    return bool(sigmas[-2] - sigmas[-1] > JUMP * (sigmas[-3] - sigmas[-2]))
 
 
 def retime(schedule: Schedule, sigmas) -> Schedule:

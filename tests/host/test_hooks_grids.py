@@ -123,3 +123,37 @@ def test_bounds_are_compared_as_torch_compares_them(host, dtype):
             bound = float(level) * (1 + nudge)
             assert (float(level) > rounded(bound, dtype)) == bool(level > bound)
     assert rounded(float("-inf"), dtype) == float("-inf")
+
+
+def test_no_schedulers_own_end_is_taken_for_a_jump(host):
+    """Re-timing from any scheduler and shift to any other keeps every evaluation."""
+    import comfy.model_sampling
+    import comfy.samplers
+
+    library, retiming = host.module("otcache_core.schedules.schedule"), host.module("otcache_core.schedules.retiming")
+
+    class Flow(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+        pass
+
+    class Diffusion(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+        pass
+
+    def grids(sampling):
+        for name in comfy.samplers.SCHEDULER_NAMES:
+            for steps in (4, 12, 20, 50):
+                grid = comfy.samplers.calculate_sigmas(sampling, name, steps).double().numpy()
+                if (np.diff(grid) < 0).all():
+                    yield grid
+
+    flows = []
+    for shift in (1.0, 3.0, 12.0):
+        sampling = Flow(None)
+        sampling.set_parameters(shift=shift)
+        flows += grids(sampling)
+    for kind in (flows, list(grids(Diffusion(None)))):
+        for source in kind:
+            schedule = library.make_schedule(sigmas=tuple(source), compute_steps=(0,), predictor={"kind": "hold"})
+            for grid in kind:
+                assert not retiming.jumps_at_the_end(schedule, grid)
+    whole = retiming.retime(schedule.replace(sigmas=tuple(np.linspace(1, 0, 51))), np.linspace(1, 0, 51))
+    assert retiming.jumps_at_the_end(whole, np.append(np.linspace(1, 0, 51)[:30], 0.0))

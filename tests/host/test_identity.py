@@ -359,3 +359,42 @@ def test_the_largest_seed_wraps(host, demo_small):
     for case, run in zip(calibration.setting.cases, calibration.observed.trajectories, strict=True):
         sampled = ksampler(host, demo_small, seed=case.seed)
         torch.testing.assert_close(run.x[-1], sampled[0], atol=1e-4, rtol=1e-4)
+
+
+# -- strange objects -----------------------------------------------------------------------------------------
+
+
+def test_functions_are_told_apart_by_their_code(identity):
+    assert identity.fingerprint(lambda x: x * 2) != identity.fingerprint(lambda x: x * 3)
+    assert identity.fingerprint(lambda x: x * 2) == identity.fingerprint(lambda x: x * 2)
+
+
+def test_modules_and_objects_that_cannot_be_read_count_by_name(identity):
+    import json
+
+    class Hostile:
+        def __getattr__(self, name):
+            raise RuntimeError(name)
+
+    def patch(x):
+        return json, torch, x
+
+    assert identity.fingerprint(patch, json, torch, Hostile())
+
+
+def test_slots_count(identity):
+    class Slotted:
+        __slots__ = ("value",)
+
+        def __init__(self, value):
+            self.value = value
+
+    assert identity.fingerprint(Slotted(1)) != identity.fingerprint(Slotted(2))
+    assert identity.fingerprint(Slotted(1)) == identity.fingerprint(Slotted(1))
+
+
+def test_tensors_of_every_make(identity):
+    dense = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    quantised = torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8)
+    others = [dense, dense.to_sparse(), dense.to_sparse_csr(), quantised, (dense * 1j).conj(), dense * 0.5]
+    assert len({identity.fingerprint(tensor) for tensor in others}) == len(others)

@@ -114,7 +114,7 @@ def test_black_against_white_is_the_largest_distance():
     assert 0 <= ms_ssim(black, white)[0] < 0.05 and 0.95 < structure_rmse(black, white)[0] <= 1
 
 
-@pytest.mark.parametrize("shape", [(11, 40), (21, 20), (64, 64), (80, 180), (177, 200), (192, 192), (260, 420)])
+@pytest.mark.parametrize("shape", [(11, 40), (21, 20), (64, 64), (80, 180), (177, 200), (192, 192)])
 @pytest.mark.parametrize("level", [1.0, 0.1, 1e-2, 1e-4])
 def test_similarity_is_torchmetrics_in_double_precision(shape, level):
     """Its distance from 1, that is, which torchmetrics itself loses in float32."""
