@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
     structural_similarity_index_measure,
@@ -142,21 +143,30 @@ def test_pictures_of_every_dtype(name, dtype):
     assert np.allclose(FREE[name](images, references), FREE[name](images.double(), references.double()), rtol=1e-4)
 
 
+class Watch(TorchDispatchMode):
+    """Notes the device and the size of all that torch's functions compute with; views and copies compute nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.given: list[tuple[str, int]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function not in (torch.ops.aten.detach.default, torch.ops.aten.alias.default, torch.ops.aten.split.Tensor):
+            self.given += [(x.device.type, x.numel()) for x in args if isinstance(x, torch.Tensor)]
+        return function(*args, **kwargs or {})
+
+
 @every_metric
-def test_pictures_stay_on_their_device_until_they_are_numbers(name):
-    """Nothing but the result, one number a picture and scale, comes off the device."""
-    moved = []
-
-    class Watch(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            if getattr(function, "__name__", "") in ("cpu", "numpy", "tolist", "item"):
-                moved.append(args[0].numel())
-            return function(*args, **kwargs or {})
-
-    images = pictures(height=192, width=192)
-    with Watch():
-        FREE[name](images, images.flip(0))
-    assert moved and sum(moved) <= (1 + len(similarity.SCALES)) * len(images)
+def test_pictures_are_judged_where_they_are(name):
+    """Tensors without data stand in for a device: all is computed there until the few results are fetched, which fails."""
+    references = pictures()
+    images = references.to("meta")
+    with Watch() as watch, pytest.raises(NotImplementedError, match="meta tensor"):
+        FREE[name](images, references)
+    assert ("meta", references.numel()) in watch.given
+    elsewhere = [size for device, size in watch.given if device != "meta"]
+    assert len(elsewhere) <= 1  # the references, on their way
+    assert watch.given[-1][0] == "meta" and watch.given[-1][1] <= references.numel() / references.shape[-1]
 
 
 def test_structure_rmse_is_the_geometric_mean_of_its_two_parts():

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,22 @@ def test_cases_are_run_group_by_group_and_known_ones_not_again(recording):
     assert np.array_equal(np.concatenate(list(scorer.distances((0, 3, 7)))), np.concatenate(again))
     scorer.score((0, 3, 7))
     assert counted.evaluations == 6
+
+
+def test_a_candidate_that_waits_holds_no_pictures(recording, monkeypatch):
+    scorer, alive = real(recording, fit_cases=1), []
+    decode = scorer.generator.decode
+
+    def watched(latents):
+        pictures = decode(latents)
+        alive.append(weakref.ref(pictures))
+        return pictures
+
+    monkeypatch.setattr(scorer.generator, "decode", watched)
+    waiting = scorer.distances((0, 3, 7))
+    next(waiting)
+    next(waiting)
+    assert len(alive) == 2 and all(pictures() is None for pictures in alive)
 
 
 @pytest.mark.parametrize(("fit_cases", "extra"), [(2, 2 * 3), (3, 0)])
