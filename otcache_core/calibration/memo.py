@@ -5,9 +5,7 @@ from collections.abc import Hashable
 from pathlib import Path
 
 from ..errors import OTCacheError
-from .same_model import Signature, alike, digest
-
-RUNS = "full runs"  # the key of a memo's first line: the signature of the model that was measured
+from .same_model import RUNS, Signature, alike, digest
 
 
 class Memo:

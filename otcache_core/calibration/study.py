@@ -6,13 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import OTCacheError
-from .same_model import alike, digest
+from .same_model import RUNS, alike, digest
 from .scoring import Scorer
 
 if TYPE_CHECKING:
     import optuna
-
-RUNS = "full runs"  # the user attribute that holds the signature of the model that a study is about
 
 
 def study_name(scorer: Scorer, budget: int, context: str = "", identity: str = "") -> str:
