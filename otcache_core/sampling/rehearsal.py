@@ -30,22 +30,26 @@ DETERMINISTIC = 0.2  # of Euler's move outside their span; measured up to 0.09 w
 
 @dataclass(frozen=True)
 class Recording:
-    """What was kept of one full run of b latents: a trajectory for each, and where in the latent it lies."""
+    """What was kept of one full run of b latents: x [N + 1, b, ...] before each step and at the end, the velocities d
+    [N, b, ...], and where in the latent they lie. Rehearsals need no velocities, which may be None for them.
+    """
 
-    trajectories: Sequence[Trajectory]
+    sigmas: np.ndarray
+    x: torch.Tensor
+    d: torch.Tensor | None
     patches: Patches
 
     @property
-    def sigmas(self) -> np.ndarray:
-        return self.trajectories[0].sigmas
-
-    def latents(self, start: int) -> torch.Tensor:
-        """What is kept of the latents at steps start..N, [N + 1 - start, b, ...]."""
-        return torch.stack([trajectory.x[start:] for trajectory in self.trajectories], 1)
+    def trajectories(self) -> list[Trajectory]:
+        """One for each of the b; raises `OTCacheError` when anything is not finite."""
+        return [Trajectory(self.sigmas, self.x[:, case], self.d[:, case]) for case in range(self.x.shape[1])]
 
 
 class Recorder(CachedRun):
-    """Takes in every step of a run that is computed in full on `sigmas` [N + 1]; `recording` gives what was kept."""
+    """Takes in every step of a run that is computed in full on `sigmas` [N + 1]; `recording` gives what was kept.
+
+    Nothing is ever predicted, so that no whole evaluation is held: those of a video are large.
+    """
 
     def __init__(self, sigmas: np.ndarray):
         steps = len(sigmas) - 1
@@ -54,18 +58,29 @@ class Recorder(CachedRun):
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # (latent, velocity), step by step
         self._lost = ""
 
+    def evaluated(self, step: int, x, denoised, sigma: float) -> None:
+        of = self._patches_of(x)
+        self._keep(step, of(x), of(denoised).neg_().add_(of(x)).div_(sigma))
+
     def observe(self, step: int, d, x=None) -> None:
-        super().observe(step, d)
+        of = self._patches_of(x)
+        self._keep(step, of(x), of(d))
+
+    def _patches_of(self, x):
+        self._patches = self._patches or Patches(x.shape, ELEMENTS // (2 * self.schedule.steps + 1) // len(x))
+        return self._patches.of
+
+    def _keep(self, step: int, x, d) -> None:
+        self.evaluations += 1
         if step == len(self._kept) - 1:  # the sampler came back to it, at another latent (heun)
             del self._kept[-1]
         if step != len(self._kept):
             self._lost = "the sampler did not go through the steps in their order"
         elif not self._lost:
-            self._patches = self._patches or Patches(x.shape, ELEMENTS // (2 * self.schedule.steps + 1) // len(x))
-            self._kept.append((self._patches.of(x), self._patches.of(d)))
+            self._kept.append((x, d))
 
     def forget(self) -> None:
-        if self._kept and self._history:
+        if self._kept:
             self._lost = "conditionings, guidance or sizes changed in mid-run"
         super().forget()
 
@@ -88,8 +103,7 @@ class Recorder(CachedRun):
         if added_noise(x, d, self.sigmas) > DETERMINISTIC:
             raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
         x = torch.cat([x, (x[-1] + moves[-1])[None]])
-        runs = [Trajectory(self.sigmas, x[:, case], d[:, case]) for case in range(x.shape[1])]
-        return Recording(runs, self._patches)
+        return Recording(self.sigmas, x, d, self._patches)
 
 
 def added_noise(x: torch.Tensor, d: torch.Tensor, sigmas: np.ndarray) -> float:
@@ -126,13 +140,15 @@ class Visit:
 
 def visit(evaluations: Sequence[torch.Tensor], latent: torch.Tensor, later: torch.Tensor) -> Visit:
     """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...]."""
-    parts = [[], [], []]
-    count = latent[0].numel()
-    for basis, way in zip(_bands(torch.stack(list(evaluations))), _bands(later - latent), strict=True):
-        parts[0].append((basis @ basis.T).numpy() / count)
-        parts[1].append((basis @ way.T).numpy() / count)
-        parts[2].append(way.square().sum(1).numpy() / count)
-    return Visit(*(np.stack(part) for part in parts))
+    evaluations, count = _bands(torch.stack(list(evaluations))), latent[0].numel()
+    grams = [basis @ basis.T for basis in evaluations]
+    moments, squares = [], []
+    for point in later:  # one after the other: in float64 and bands, all together would take several times what is kept
+        ways = _bands((point - latent)[None])
+        moments.append(torch.stack([basis @ way[0] for basis, way in zip(evaluations, ways, strict=True)]))
+        squares.append(torch.stack([way[0] @ way[0] for way in ways]))
+    parts = torch.stack(grams), torch.stack(moments, -1), torch.stack(squares, -1)
+    return Visit(*(part.numpy() / count for part in parts))
 
 
 def _bands(tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -165,7 +181,7 @@ class Rehearsal(CachedRun):
         steps = tuple(past for past, _ in self._history)
         self._kept = {past: self._kept[past] for past in steps[1:]} | {step: self._recording.patches.of(d).cpu()}
         seen = visit(
-            [self._kept[past] for past in steps], self._recording.patches.of(x).cpu(), self._recording.latents(step)[1:]
+            [self._kept[past] for past in steps], self._recording.patches.of(x).cpu(), self._recording.x[step + 1 :]
         )
         self.visits[steps] = seen
         _, end = self.schedule.segments[self._segment[step]]
