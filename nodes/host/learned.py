@@ -17,11 +17,11 @@ import folder_paths
 from ...otcache_core.calibration.statistics import Origin, Statistics, load_statistics
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.schedules.schedule import Schedule, load_schedule
-from ..saved_schedules import FOLDER
+from ..saved_schedules import FOLDER, LEARNED
 from .suitability import noise_kind
 from .weight_samples import own_weights, weight_words
 
-LEARNED, SUFFIX = "learned", ".safetensors"
+SUFFIX = ".safetensors"
 MARK = 20  # hexadecimal digits of a key
 ENOUGH = 8  # runs on one grid with one sampler and guidance: more of them change nothing
 
