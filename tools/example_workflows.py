@@ -1,6 +1,7 @@
 """What the shipped example workflows contain."""
 
-from .litegraph import Node, Workflow
+from .layout import Node
+from .litegraph import Workflow
 
 STEPS = 50
 CALIBRATION_SCENES = 4
