@@ -12,6 +12,7 @@ class OTCacheExtension(ComfyExtension):
     async def get_node_list(self) -> list:
         from .anchor_search import OTAnchorSearch
         from .apply_cache import OTApplyCache
+        from .auto_cache import OTAutoCache
         from .budget_interpolate import OTBudgetInterpolate
         from .cached_sampler import OTCachedSampler
         from .compare import OTCompare
@@ -22,5 +23,5 @@ class OTCacheExtension(ComfyExtension):
         from .saved_schedules import register_folder
 
         register_folder()  # not in on_load, which ComfyUI 0.8 and older do not call
-        return [OTReferenceSchedule, OTAnchorSearch, OTBudgetInterpolate, OTCachedSampler, OTApplyCache, OTLoadSchedule,
-                OTSaveSchedule, OTCompare, OTDemoModel]  # fmt: skip
+        return [OTAutoCache, OTReferenceSchedule, OTAnchorSearch, OTBudgetInterpolate, OTCachedSampler, OTApplyCache,
+                OTLoadSchedule, OTSaveSchedule, OTCompare, OTDemoModel]  # fmt: skip

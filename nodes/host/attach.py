@@ -7,9 +7,11 @@ import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...otcache_core.errors import OTCacheError
+from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.schedules.schedule import Schedule
 from .run import HostRun
 from .run_report import Report
+from .suitability import fit_to_run
 
 KEY = "otcache"
 LEVELS = ("output", "blocks")
@@ -25,12 +27,28 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
     if level not in LEVELS:
         raise OTCacheError(f'Reuse level "{level}" is unknown; choose one of {", ".join(LEVELS)}.')
 
+    def begin(guider, sampler, grid):
+        def follow():
+            sampling = guider.model_patcher.get_model_object("model_sampling")
+            return CachedRun(fit_to_run(schedule, grid, sampling))
+
+        return HostRun(follow, grid, guider, sampler, level)
+
+    return with_runs(model, begin, on_report)
+
+
+def with_runs(model, begin: Callable, on_report: Callable[[Report], None] | None = None):
+    """A clone of the ModelPatcher `model` whose sampling runs go through what `begin(guider, sampler, grid)` makes of each.
+
+    That is a `HostRun` or something like it; grid: its sigmas, float64 [N + 1].
+    """
+
     def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         guider = executor.class_obj
         shared = guider.model_options
         refuse_other_caches(shared)
         grid = sigmas.detach().cpu().double().numpy()  # now: uni_pc writes into its sigmas later
-        run = HostRun(schedule, grid, guider, sampler, level)
+        run = begin(guider, sampler, grid)
         guider.model_options = comfy.model_patcher.create_model_options_clone(shared)
         _add_hooks(run, guider.model_options)
         try:
@@ -49,7 +67,7 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
     return clone
 
 
-def _add_hooks(run: HostRun, model_options: dict) -> None:
+def _add_hooks(run, model_options: dict) -> None:
     # Plain functions: older ComfyUI versions deep-copy model options, which would duplicate the run behind a bound method.
     def predict_noise(executor, *args, **kwargs):
         return run.predict_noise(executor, *args, **kwargs)
@@ -58,6 +76,11 @@ def _add_hooks(run: HostRun, model_options: dict) -> None:
         return run.blocks.apply_model(executor, *args, **kwargs) if run.blocks else executor(*args, **kwargs)
 
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, model_options, is_model_options=True)
+    if hasattr(run, "sampler_sample"):
+        def sampler_sample(executor, *args, **kwargs):
+            return run.sampler_sample(executor, *args, **kwargs)
+
+        add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, sampler_sample, model_options, is_model_options=True)
     if run.blocks:
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, model_options, is_model_options=True)
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 import comfy.model_management
 import comfy.utils
@@ -13,6 +14,17 @@ from ...otcache_core.drawing.live_picture import live_figure
 
 TEXT_INTERVAL = 0.2  # seconds between two lines that differ in numbers only
 PICTURE_SHARE = 0.02  # of the time goes into pictures of the same best schedule, at most
+
+
+def say_on(title: str, node_id: str | None) -> Callable[[str], None]:
+    """A function that shows a text on a node, where this ComfyUI can."""
+    send = getattr(getattr(server.PromptServer, "instance", None), "send_progress_text", None)
+
+    def say(text: str) -> None:
+        if send and node_id is not None:
+            send(f"{title}: {text}", node_id)
+
+    return say
 
 
 class NodeProgress:
@@ -45,9 +57,7 @@ class NodeProgress:
 
     def say(self, text: str) -> None:
         """Show `text` on the node, where this ComfyUI can."""
-        send = getattr(getattr(server.PromptServer, "instance", None), "send_progress_text", None)
-        if send and self.node_id is not None:
-            send(f"{self.title}: {text}", self.node_id)
+        say_on(self.title, self.node_id)(text)
 
     def watch(self, live: Live) -> None:
         """Draw what there is to see, at once when the search has found something better, else now and then."""

@@ -1,6 +1,7 @@
 """One sampling run under a schedule: decides at every model evaluation whether to make it."""
 
 import re
+from collections.abc import Callable
 from math import inf
 from time import perf_counter
 
@@ -10,10 +11,9 @@ import torch
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.step_finder import StepFinder
-from ...otcache_core.schedules.schedule import Schedule
 from .blocks import BlockReuse
 from .run_report import Report
-from .suitability import check_noise, fit_to_run, other_model
+from .suitability import check_sampler, other_model
 
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
 
@@ -21,26 +21,25 @@ COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
 class HostRun:
     """The state of one run; `close` frees its tensors.
 
-    sigmas: float64 [N + 1], the run's own grid. `blocks` is None unless blocks are to be reused.
+    begin: makes what decides and predicts, or raises `OTCacheError` with the reason why the run is computed in full. sigmas:
+    float64 [N + 1], the run's own grid. `blocks` is None unless blocks are to be reused.
     """
 
-    def __init__(self, schedule: Schedule, sigmas: np.ndarray, guider, sampler, level: str):
+    def __init__(self, begin: Callable[[], CachedRun], sigmas: np.ndarray, guider, sampler, level: str = "output"):
         self.steps = len(sigmas) - 1
         self.guider = guider
         self.reason, self.level_reason, self.warning = "", "", ""
         self.cached = None
         try:
-            model = guider.model_patcher
-            check_noise(schedule, model.get_model_object("model_sampling"))
-            self.cached = CachedRun(fit_to_run(schedule, sigmas, sampler))
-            self.warning = other_model(schedule, type(model.model).__name__)
+            check_sampler(sampler)
+            self.cached = begin()
+            self.warning = other_model(self.cached.schedule, type(guider.model_patcher.model).__name__)
             self._finder = StepFinder(sigmas, churned(sigmas, getattr(sampler, "extra_options", {})))
         except OTCacheError as error:
             self.reason = re.sub(r"^The ", "the ", str(error)).rstrip(".")  # it stands within a sentence
-        # With nothing to skip later there is nothing to keep.
-        self._skips = self.cached is not None and self.cached.schedule.budget < self.steps
+        self._watches = self.cached is not None and self.cached.watches
         self.blocks = None
-        if level == "blocks" and self._skips:
+        if level == "blocks" and self._watches:
             self.level_reason = _no_blocks(guider.model_options)
             self.blocks = None if self.level_reason else BlockReuse()
         self._level = "blocks" if level == "blocks" and not self.level_reason else "output"
@@ -58,7 +57,7 @@ class HostRun:
         sigma = float(timestep[0])  # the one wait for the device
         self._times.append(perf_counter())
         self._computed.append(True)
-        if not self._skips or sigma <= 0:
+        if not self._watches or sigma <= 0:
             return executor(x, timestep, model_options, *args, **kwargs)
         if self._ranges is None:
             self._look_at_conds(timestep.dtype)
@@ -89,7 +88,7 @@ class HostRun:
         self._extra += not self.cached.computes(step)
         if begins or step != self._observed:
             self._observed = step
-            self.cached.observe(step, torch.sub(x, denoised).div_(sigma))
+            self.cached.observe(step, torch.sub(x, denoised).div_(sigma), x)
         return denoised
 
     def finish(self, output) -> Report:

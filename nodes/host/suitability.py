@@ -14,13 +14,18 @@ ADAPTIVE = ("dpm_adaptive", "dpm_fast")
 BEYOND = FLOW_TOP  # as a factor: how far above the schedule's first sigma a run may start
 
 
-def fit_to_run(schedule: Schedule, sigmas: np.ndarray, sampler) -> Schedule:
-    """`schedule` on the run's grid; raises `OTCacheError` with the reason when the run has to be computed in full."""
+def check_sampler(sampler) -> None:
+    """Raise `OTCacheError` with the reason when a run of `sampler` has to be computed in full."""
     name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
     if any(word in name for word in ADAPTIVE):
         raise OTCacheError("this sampler chooses its own noise levels; use one with fixed steps, such as euler")
     if "cfg_pp" in name:
         raise OTCacheError("CFG++ samplers need the unconditional output, which a skipped step does not have")
+
+
+def fit_to_run(schedule: Schedule, sigmas: np.ndarray, model_sampling) -> Schedule:
+    """`schedule` on the run's grid; raises `OTCacheError` with the reason when the run has to be computed in full."""
+    check_noise(schedule, model_sampling)
     if len(sigmas) > 1 and sigmas[0] > schedule.sigmas[0] * BEYOND:
         raise OTCacheError(
             f"the run starts at sigma {sigmas[0]:.4g}, but the schedule begins at {schedule.sigmas[0]:.4g}; "

@@ -37,12 +37,17 @@ class CachedRun:
         """Whether there is an evaluation to predict from."""
         return bool(self._history)
 
+    @property
+    def watches(self) -> bool:
+        """Whether evaluations are to be told to it; not where nothing will be skipped."""
+        return self.schedule.budget < self.schedule.steps
+
     def computes(self, step: int) -> bool:
         """Whether `step` runs the model."""
         return step in self._segment
 
-    def observe(self, step: int, d) -> None:
-        """Take in the evaluation made at `step`.
+    def observe(self, step: int, d, x=None) -> None:
+        """Take in the evaluation made at `step`; x, the latent there, is for recordings only.
 
         A step outside the schedule is an extra evaluation, made because the older ones no longer apply (other conditioning,
         another latent): they are forgotten, and prediction continues from this one until the next compute step. A second

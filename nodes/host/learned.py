@@ -1,0 +1,88 @@
+"""What was learnt of models, on disk: one folder for each model, one small file for each lesson.
+
+A lesson never rewrites another's file, so that two servers on one folder lose nothing; statistics are added when read.
+"""
+
+import hashlib
+import logging
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+import folder_paths
+
+from ...otcache_core.calibration.statistics import Statistics, load_statistics
+from ...otcache_core.errors import OTCacheError
+from ..saved_schedules import FOLDER
+from .suitability import noise_kind
+from .weight_samples import own_weights, weight_words
+
+LEARNED, SUFFIX = "learned", ".safetensors"
+ENOUGH = 8  # runs on one grid with one sampler and guidance: more of them change nothing
+
+_read: dict[Path, tuple[tuple[int, int], Statistics | str]] = {}  # by file: its state, and what lies in it or why nothing does
+
+
+def model_key(patcher) -> str:
+    """The name under which what is learnt of a ModelPatcher's model is kept: its class and a hash.
+
+    Equal for equal configuration, kind of prediction and weights before patches, whatever LoRA, shift, device or wrapper is
+    on it. Weights are sampled where they lie, which takes milliseconds.
+    """
+    model, sampling = patcher.model, patcher.get_model_object("model_sampling")
+    kinds = [cls.__name__ for cls in type(sampling).__mro__ if not cls.__name__.startswith("ModelSampling")]
+    config = getattr(getattr(model, "model_config", None), "unet_config", None)
+    words = [type(model).__name__, noise_kind(sampling), kinds, sorted(map(str, (config or {}).items()))]
+    weights = {name: tensor for name, tensor in own_weights(patcher).items() if name.startswith("diffusion_model.")}
+    mark = hashlib.sha256(repr([words, weight_words(weights)]).encode()).hexdigest()[:20]
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '', type(model).__name__)[:60]}-{mark}"
+
+
+def folder(key: str) -> Path:
+    """Where lessons about the model `key` are written."""
+    return Path(folder_paths.get_folder_paths(FOLDER)[0], LEARNED, key)
+
+
+def recall(key: str) -> list[Statistics]:
+    """All that was learnt of the model `key`, lessons of one grid and origin added; files that are damaged are left out.
+
+    Each of those is named once in the log.
+    """
+    found: list[Statistics] = []
+    for path in sorted(folder(key).glob(f"[!.]*{SUFFIX}")):
+        known = _load(path)
+        same = next((i for i, other in enumerate(found) if known and other.fits(known)), None)
+        if same is not None:
+            found[same] += known
+        elif known:
+            found.append(known)
+    return found
+
+
+def _load(path: Path) -> Statistics | None:
+    try:
+        state = path.stat()
+        mark = state.st_mtime_ns, state.st_size
+    except OSError:  # another server has just removed it
+        return None
+    if path not in _read or _read[path][0] != mark:
+        try:
+            _read[path] = mark, load_statistics(path)
+        except OTCacheError as error:
+            logging.warning("OTCache: %s", error)
+            _read[path] = mark, str(error)
+    known = _read[path][1]
+    return known if isinstance(known, Statistics) else None
+
+
+def remember(key: str, statistics: Statistics) -> None:
+    """Keep a lesson about the model `key`; raises `OTCacheError` when it cannot be written."""
+    statistics.save(folder(key) / f"{uuid.uuid4().hex}{SUFFIX}")
+
+
+def forget(key: str) -> None:
+    """Drop all that was learnt of the model `key`."""
+    shutil.rmtree(folder(key), ignore_errors=True)
+    for path in [path for path in _read if path.parent == folder(key)]:
+        del _read[path]

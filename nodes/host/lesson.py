@@ -1,0 +1,122 @@
+"""A lesson: one run in full, recorded while it is made, then short rehearsals of the same run."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import comfy.model_management
+import numpy as np
+
+from ...otcache_core.calibration.solving import paths
+from ...otcache_core.calibration.statistics import (
+    MOST_STEPS,
+    Origin,
+    Statistics,
+    of_recording,
+    rehearsed_budgets,
+    summed,
+)  # fmt: skip
+from ...otcache_core.errors import OTCacheError
+from ...otcache_core.sampling.rehearsal import Recorder, Recording, Rehearsal
+from .run import HostRun
+from .run_report import Report
+
+
+class Lesson:
+    """The state of a run that teaches; drop-in for `HostRun`. The picture is the full run's, bit for bit.
+
+    known: what was learnt before on this grid, whose rehearsals are made again so that both add up. keep(statistics): called
+    once when the run taught something; returns what the report says of it. rehearses: False for a run that is made in full
+    anyway, and records only.
+    """
+
+    blocks = None
+
+    def __init__(
+        self, grid: np.ndarray, guider, sampler, origin: Origin, known: Statistics | None,
+        keep: Callable[[Statistics], str], rehearses: bool = True, say: Callable[[str], None] | None = None,
+    ):  # fmt: skip
+        self._grid, self._guider, self._sampler = grid, guider, sampler
+        self._origin, self._known, self._keep, self._rehearses = origin, known, keep, rehearses
+        self._say = say or (lambda text: None)
+        self._run = HostRun(self._recorder, grid, guider, sampler)
+        self._report: Report | None = None
+        self._rehearsing = False
+
+    def _recorder(self) -> Recorder:
+        steps = len(self._grid) - 1
+        if steps > MOST_STEPS:
+            raise OTCacheError(f"a run of {steps} steps is too long to learn from; sample one of {MOST_STEPS} or fewer")
+        if not rehearsed_budgets(steps):
+            raise OTCacheError(f"{steps} steps leave nothing to skip")
+        return Recorder(self._grid)
+
+    def predict_noise(self, *args, **kwargs):
+        """The PREDICT_NOISE wrapper, of the run and of its rehearsals."""
+        if self._rehearsing:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+        return self._run.predict_noise(*args, **kwargs)
+
+    def sampler_sample(
+        self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ):
+        """The SAMPLER_SAMPLE wrapper: sample in full, then rehearse with the same sampler from the same noise."""
+        untouched = sigmas.clone(), noise.clone()  # some samplers write into them
+        output = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        self._report = self._run.finish(output)
+        if self._report.reason:
+            return output
+
+        def again(rehearsal: Rehearsal):
+            self._run.close()
+            self._run = HostRun(lambda: rehearsal, self._grid, guider, self._sampler)
+            grid, start = (tensor.clone() for tensor in untouched)
+            return executor(guider, grid, dict(extra_args), None, start, latent_image, None, True)
+
+        try:
+            if denoise_mask is not None:
+                raise OTCacheError("a part of the picture is masked, which teaches nothing")
+            statistics, evaluations = self._learn(self._run.cached.recording(), again, output)
+        except OTCacheError as error:
+            self._tell(f"nothing was learnt: {str(error).rstrip('.')}")
+            return output
+        rehearsed = f", with {evaluations} evaluations more to rehearse" if evaluations else ""
+        try:
+            self._tell(f"learnt from this run{rehearsed}; {self._keep(statistics)}")
+        except OTCacheError as error:
+            self._tell(f"what was learnt could not be kept: {str(error).rstrip('.')}")
+        return output
+
+    def _learn(self, recording: Recording, again: Callable, output) -> tuple[Statistics, int]:
+        statistics = of_recording(recording, self._origin)
+        if not self._rehearses:
+            return statistics, 0
+        chosen = list(self._known.rehearsals) if self._known else []
+        if not chosen:
+            budgets = rehearsed_budgets(statistics.steps)
+            graph = paths(statistics.recorded, max(budgets))
+            chosen = [graph[budget] for budget in budgets]
+        visits, errors = [], {}
+        self._rehearsing = True
+        for number, steps in enumerate(chosen, 1):
+            self._say(f"rehearsing {number} of {len(chosen)}, {len(steps)} evaluations")
+            rehearsal = Rehearsal(recording, steps)
+            landed = again(rehearsal)
+            visits += rehearsal.visits.items()
+            errors[tuple(steps)] = tuple(
+                float(part.double().square().mean()) * len(output) for part in (landed - output, output)
+            )
+        if not np.isfinite([value for pair in errors.values() for value in pair]).all():
+            raise OTCacheError("a rehearsal was not finite (NaN or infinity)")
+        return replace(statistics, visits=summed(visits), rehearsals=errors), sum(map(len, chosen))
+
+    def _tell(self, reason: str) -> None:
+        self._report = replace(self._report, reason=reason)
+
+    def finish(self, output) -> Report:
+        """The report of the run."""
+        return self._report or self._run.finish(output)
+
+    def close(self) -> None:
+        """Free every tensor of the lesson."""
+        self._run.close()
+        self._guider = self._run = None

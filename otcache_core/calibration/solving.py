@@ -1,0 +1,196 @@
+"""Schedules for a run's own grid from what full runs taught: the steps from a graph, the weights from rehearsals.
+
+No model evaluation is made. A segment's weights come from the visits (`sampling.rehearsal.Visit`) that are most like its
+beginning: near in sigma, with gaps of similar size between the evaluations. Their normal equations are averaged, which
+also smooths what a single run would overfit. Where gaps are short the recorded run itself serves as a visit, since nothing
+has gone astray there.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import OTCacheError
+from ..sampling.predictors import solve_ridge
+from ..sampling.rehearsal import Visit
+from ..sampling.rollout import FITTED
+from ..schedules.extrapolation import prior_weights
+from ..schedules.schedule import HISTORY, Schedule, check_budget, make_schedule
+from ..schedules.transport import round_to_steps
+from .graph import edge_costs, peak_suppressed_paths
+from .inner_products import Recorded
+from .statistics import Statistics
+
+RIDGE = 1e-3
+NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
+RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
+EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
+
+
+def covers(statistics: Statistics, sigmas: np.ndarray) -> bool:
+    """Whether a run on `sigmas` [M + 1] lies within the recorded range."""
+    known = statistics.sigmas
+    return bool(sigmas[0] <= known[0] * (1 + EDGE) and sigmas[-1] >= known[-1] - EDGE * known[0])
+
+
+def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
+    """The schedule of `budget` evaluations on `sigmas` [M + 1] with fitted weights.
+
+    statistics: of one model, the most fitting first; steps come from the first of them, weights from the visits of all.
+    Raises `OTCacheError` for a budget that does not fit, or a run beyond what was recorded.
+    """
+    grid = np.asarray(sigmas, dtype=np.float64)
+    check_budget(budget, len(grid) - 1)
+    if not statistics or not covers(statistics[0], grid):
+        raise OTCacheError("Nothing was learnt of this range of noise levels; sample once in full.")
+    return fitted(statistics, grid, steps_on(statistics[0], grid, budget))
+
+
+def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int]) -> Schedule:
+    """`compute_steps` on `sigmas` with fitted weights, from the visits of all `statistics`."""
+    grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
+    rows = weights([sight for known in statistics for sight in sights(known)], grid, compute_steps)
+    origin = first.origin
+    return make_schedule(
+        name=f"{origin.model_class or 'model'}-learnt-{len(compute_steps)}of{len(grid) - 1}"[:200],
+        sigmas=tuple(grid.tolist()), compute_steps=tuple(compute_steps), predictor=FITTED, weights=rows, stage="graph",
+        model=origin.model_class, model_class=origin.model_class, noise=origin.noise, sampler=origin.sampler,
+        provenance=f"learnt from {sum(known.runs for known in statistics)} ordinary runs",
+    )  # fmt: skip
+
+
+def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int, ...]:
+    """The graph's `budget` compute steps for a run on `grid` [M + 1] inside the recorded range.
+
+    Solved on the recorded grid, whose points lie closest, and moved to the run's by sigma; on the run's own grid where it
+    has room for more evaluations than the recorded one.
+    """
+    steps = len(grid) - 1
+    if budget == steps:
+        return tuple(range(steps))
+    inner = within(statistics.recorded, grid)
+    if budget > inner.steps // 2:
+        inner = at_sigmas(statistics.recorded, grid)
+    path = paths(inner, budget)[budget]
+    if np.array_equal(inner.sigmas, grid):
+        return path
+    wanted = np.append(grid[0], np.minimum(inner.sigmas[list(path[1:])], grid[0]))
+    return round_to_steps((grid[0] - np.maximum(wanted, grid[-1])) / (grid[0] - grid[-1]), grid)
+
+
+def paths(recorded: Recorded, most: int) -> dict[int, tuple[int, ...]]:
+    """The graph's own path at every budget up to `most`."""
+    return peak_suppressed_paths(edge_costs(recorded, FITTED)[0], range(1, most + 1))
+
+
+def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
+    """The part of `recorded` that a run on `grid` goes through, all recorded points of it."""
+    span = EDGE * (grid[0] - grid[-1])
+    first = int(np.searchsorted(-recorded.sigmas, -grid[0] - span))
+    last = int(np.searchsorted(-recorded.sigmas, -grid[-1] + span, side="right")) - 1
+    if first == 0 and last == recorded.steps:
+        return recorded
+    last = max(last, first + 1)
+    part = slice(first, last)
+    return Recorded(recorded.sigmas[first : last + 1], recorded.grams[:, part, part], recorded.bands[..., part, part])
+
+
+def at_sigmas(recorded: Recorded, grid: np.ndarray) -> Recorded:
+    """What would have been recorded on `grid` [M + 1], velocities interpolated linearly in sigma."""
+    known, count = recorded.sigmas[:-1], recorded.steps
+    places = np.interp(-grid[:-1], -known, np.arange(count))
+    lower = np.minimum(places.astype(int), max(count - 2, 0))
+    rows = np.zeros((len(places), count))
+    rows[np.arange(len(places)), lower] = 1 - (places - lower)
+    rows[np.arange(len(places)), np.minimum(lower + 1, count - 1)] += places - lower
+    return Recorded(grid, rows @ recorded.grams @ rows.T, rows @ recorded.bands @ rows.T)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A visit in noise levels instead of steps: sigmas of its evaluations [m], newest first, and of later points [J].
+
+    doubt: how much less it counts than a visit of a rehearsal.
+    """
+
+    past: np.ndarray
+    later: np.ndarray
+    visit: Visit
+    doubt: float = 0.0
+
+    @property
+    def gaps(self) -> np.ndarray:
+        return -np.diff(self.past)
+
+
+def sights(statistics: Statistics) -> list[Sight]:
+    """All visits of `statistics`, and those that the recorded run itself makes at short gaps."""
+    grid = statistics.sigmas
+    found = [Sight(grid[list(steps)], grid[steps[0] + 1 :], seen) for steps, seen in statistics.visits.items()]
+    for gap in RECORDED_GAPS:
+        for step in range(statistics.steps):
+            past = [back for back in range(step, -1, -gap)][:HISTORY]
+            parts = [products.of_segments(step, past) for products in statistics.recorded.band_products]
+            seen = Visit(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+            found.append(Sight(grid[past], grid[step + 1 :], seen, DOUBT * gap))
+    return found
+
+
+def weights(known: Iterable[Sight], grid: np.ndarray, compute_steps: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+    """Weight rows for `compute_steps` on `grid` [M + 1] from the sights that are like each segment's beginning."""
+    known, rows = list(known), []
+    for k, (start, end) in enumerate(zip(compute_steps, (*compute_steps[1:], len(grid) - 1), strict=True)):
+        past = grid[list(compute_steps[k::-1][:HISTORY])]
+        if end == start + 1:
+            rows.append(((1.0,) + (0.0,) * (len(past) - 1)) * FITTED.bands)
+            continue
+        span = grid[end] - grid[start]
+        gram, moment = alike(known, past, span, grid[0] - grid[-1])
+        prior = prior_weights(past, grid[start : end + 1])
+        rows.append(tuple(solve_ridge(gram, moment[:, None], prior[None], RIDGE).ravel().tolist()))
+    return tuple(rows)
+
+
+def alike(known: Sequence[Sight], past: np.ndarray, span: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Normal equations of a segment that moves by `span` after evaluations at `past` [m]: a mean over sights like it.
+
+    A sight of more evaluations counts with its newest m. Returns (gram [bands, m, m], moment [bands, m] per unit of span).
+    """
+    m, gaps = len(past), -np.diff(past)
+    fitting = [sight for sight in known if len(sight.past) >= m and len(sight.later)]
+    distance = np.array([
+        ((past[0] - sight.past[0]) / (NEAR * reach)) ** 2
+        + (np.log(gaps / sight.gaps[: m - 1]) ** 2).sum() / ALIKE**2 + sight.doubt
+        for sight in fitting
+    ])  # fmt: skip
+    share = np.exp(-(distance - distance.min()) / 2 / WIDTH**2)
+    gram, moment = 0.0, 0.0
+    for number in np.flatnonzero(share > 1e-3):
+        sight, seen = fitting[number], fitting[number].visit
+        there = max(span, sight.later[-1] - sight.past[0])
+        # x_j - x at the sight's own points and, right at its beginning, what a single evaluation says.
+        ways = np.array([[np.interp(-(sight.past[0] + there), -sight.later, row) for row in band[:m]] for band in seen.moments])
+        gram, moment = gram + share[number] * seen.gram[:, :m, :m], moment + share[number] * ways / there
+    return gram, moment
+
+
+def expected_errors(statistics: Statistics, budgets: Iterable[int]) -> dict[int, float]:
+    """{budget: expected relative root mean square error of the final latent}, an estimate; empty without rehearsals.
+
+    On a line in logarithms through what was measured in rehearsals, continued beyond them with the mean slope.
+    """
+    known = sorted(statistics.errors.items())
+    if not known:
+        return {}
+    sizes, errors = np.log(np.maximum(np.array(known), 1e-9)).T
+    slope = min((errors[-1] - errors[0]) / (sizes[-1] - sizes[0]), STEEP) if len(known) > 1 else STEEP
+    found = {}
+    for budget in budgets:
+        at = np.log(budget)
+        beyond = min(at - sizes[0], 0.0) + max(at - sizes[-1], 0.0)
+        found[budget] = float(np.exp(np.interp(at, sizes, errors) + slope * beyond))
+    return found
+
+
+STEEP = -1.0  # slope of error against budget, in logarithms, where two rehearsals do not tell a steeper one

@@ -1,0 +1,166 @@
+"""Recording a run while it is sampled in full, and rehearsing short runs against it.
+
+Why rehearse: an evaluation at a latent that caching has moved is not the recorded one (its error there may be several
+times the latent's own), and nothing in one run tells how it answers. Weights that are fitted to the recorded velocities
+alone can lose to holding. A rehearsal is a cached run of the very same case: at each compute step the evaluation is made,
+and the weights up to the next one are fitted there to land on the recorded latent.
+
+Both are `CachedRun`s: whatever drives one, any sampler, drives them. They keep a sample of positions only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..errors import OTCacheError
+from ..schedules.extrapolation import prior_weights
+from ..schedules.schedule import make_schedule
+from .cached_run import CachedRun
+from .patches import Patches
+from .predictors import RIDGE, low_band, mean_velocity, ramp_slope, solve_ridge
+from .rollout import FITTED
+from .trajectory import Trajectory
+
+ELEMENTS = 3 * 2**20  # of all latents and velocities of a run that are kept: 12 MiB in float32
+DETERMINISTIC = 0.5  # of a step's Euler move: how far from it a sampler that adds no noise may land
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was kept of one full run of b latents: a trajectory for each, and where in the latent it lies."""
+
+    trajectories: Sequence[Trajectory]
+    patches: Patches
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        return self.trajectories[0].sigmas
+
+    def latents(self, start: int) -> torch.Tensor:
+        """What is kept of the latents at steps start..N, [N + 1 - start, b, ...]."""
+        return torch.stack([trajectory.x[start:] for trajectory in self.trajectories], 1)
+
+
+class Recorder(CachedRun):
+    """Takes in every step of a run that is computed in full on `sigmas` [N + 1]; `recording` gives what was kept."""
+
+    def __init__(self, sigmas: np.ndarray):
+        steps = len(sigmas) - 1
+        super().__init__(make_schedule(sigmas=tuple(sigmas), compute_steps=tuple(range(steps)), predictor={"kind": "hold"}))
+        self._patches: Patches | None = None
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # (latent, velocity), step by step
+        self._lost = ""
+
+    def observe(self, step: int, d, x=None) -> None:
+        super().observe(step, d)
+        if step == len(self._kept) - 1:  # the sampler came back to it, at another latent (heun)
+            del self._kept[-1]
+        if step != len(self._kept):
+            self._lost = "the sampler did not go through the steps in their order"
+        elif not self._lost:
+            self._patches = self._patches or Patches(x.shape, ELEMENTS // (2 * self.schedule.steps + 1) // len(x))
+            self._kept.append((self._patches.of(x), self._patches.of(d)))
+
+    def forget(self) -> None:
+        if self._kept and self._history:
+            self._lost = "conditionings, guidance or sizes changed in mid-run"
+        super().forget()
+
+    @property
+    def watches(self) -> bool:
+        return True
+
+    def recording(self) -> Recording:
+        """What was kept, on the CPU; raises `OTCacheError` with the reason when the run teaches nothing.
+
+        The latent after the last step is where Euler lands, as most samplers do there.
+        """
+        steps = self.schedule.steps
+        if not self._lost and len(self._kept) != steps:
+            self._lost = f"only {len(self._kept)} of {steps} steps were evaluated at their beginning"
+        if self._lost:
+            raise OTCacheError(f"{self._lost}.")
+        x, d = (torch.stack(part).cpu() for part in zip(*self._kept, strict=True))
+        moves = torch.from_numpy(np.diff(self.sigmas)).float().view(-1, *[1] * (d.ndim - 1)) * d
+        landed = x[1:] - x[:-1] - moves[:-1]
+        if steps > 1 and float(landed.norm()) > DETERMINISTIC * float(moves[:-1].norm()):
+            raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
+        x = torch.cat([x, (x[-1] + moves[-1])[None]])
+        runs = [Trajectory(self.sigmas, x[:, case], d[:, case]) for case in range(x.shape[1])]
+        return Recording(runs, self._patches)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Inner products at one compute step of rehearsals, a mean over elements and a sum over runs, for each band.
+
+    gram: of the m <= 3 newest evaluations with each other, float64 [bands, m, m]; moments: of them with x_j - x, where x is
+    the rehearsal's latent and x_j the recorded ones at each later grid point, [bands, m, N - step]; squares: of x_j - x with
+    itself, [bands, N - step].
+    """
+
+    gram: np.ndarray
+    moments: np.ndarray
+    squares: np.ndarray
+
+    def __add__(self, other: "Visit") -> "Visit":
+        return Visit(self.gram + other.gram, self.moments + other.moments, self.squares + other.squares)
+
+
+def visit(evaluations: Sequence[torch.Tensor], latent: torch.Tensor, later: torch.Tensor) -> Visit:
+    """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...]."""
+    parts = [[], [], []]
+    count = latent[0].numel()
+    for basis, way in zip(_bands(torch.stack(list(evaluations))), _bands(later - latent), strict=True):
+        parts[0].append((basis @ basis.T).numpy() / count)
+        parts[1].append((basis @ way.T).numpy() / count)
+        parts[2].append(way.square().sum(1).numpy() / count)
+    return Visit(*(np.stack(part) for part in parts))
+
+
+def _bands(tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Low and high band of tensors [n, b, ...], flattened: float64 [n, elements]."""
+    low = low_band(tensors.flatten(0, 1)).view_as(tensors)
+    return [low.flatten(1).double(), (tensors - low).flatten(1).double()]
+
+
+class Rehearsal(CachedRun):
+    """A cached run of recorded cases at `compute_steps` that fits its weights as it goes.
+
+    visits: by the grid steps of the evaluations, newest first. Raises `OTCacheError` from `observe` when the run is not the
+    recorded one's: another latent's shape, or evaluations that the schedule does not name.
+    """
+
+    def __init__(self, recording: Recording, compute_steps: Sequence[int]):
+        rows = tuple((1.0,) * FITTED.bands for _ in compute_steps)
+        super().__init__(
+            make_schedule(sigmas=tuple(recording.sigmas), compute_steps=tuple(compute_steps), predictor=FITTED, weights=rows)
+        )
+        self._recording = recording
+        self._kept: dict[int, torch.Tensor] = {}  # of the newest evaluations, by step
+        self._row: np.ndarray | None = None
+        self.visits: dict[tuple[int, ...], Visit] = {}
+
+    def observe(self, step: int, d, x=None) -> None:
+        super().observe(step, d)
+        if x.shape != self._recording.patches.shape or step not in self._segment:
+            raise OTCacheError("the rehearsal did not go as the recorded run did.")
+        steps = tuple(past for past, _ in self._history)
+        self._kept = {past: self._kept[past] for past in steps[1:]} | {step: self._recording.patches.of(d).cpu()}
+        seen = visit(
+            [self._kept[past] for past in steps], self._recording.patches.of(x).cpu(), self._recording.latents(step)[1:]
+        )
+        self.visits[steps] = seen
+        _, end = self.schedule.segments[self._segment[step]]
+        grid = self.sigmas[step : end + 1]
+        prior = prior_weights(self._past(), grid)
+        at, span = end - step - 1, grid[-1] - grid[0]
+        self._row = solve_ridge(seen.gram, seen.moments[:, None, :, at] / span, prior[None], RIDGE).ravel()
+
+    def _fitted_slope(self):
+        velocities = [d for _, d in self._history]
+        _, end = self.schedule.segments[self._segment[self._history[0][0]]]
+        grid = self.sigmas[self._history[0][0] : end + 1]
+        return ramp_slope(mean_velocity(self._row, velocities, FITTED.bands), velocities[0], grid)
