@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 
 TITLE = 30  # a node's title stands above its place
@@ -49,32 +50,36 @@ class Column:
 
 @dataclass
 class Group:
-    """A box with a title around columns of nodes. below: it stands below the group before, not beside it."""
+    """A box with a title around columns of nodes.
+
+    below: it stands below the group before, not beside it. drop: how much lower it begins.
+    """
 
     title: str
     row: int
     below: bool = False
+    drop: int = 0
     columns: list[Column] = field(default_factory=lambda: [Column()])
 
 
 def lay_out(groups: list[Group], rows: int) -> list[dict]:
     """Give every node its place; the groups' boxes as the file has them."""
-    placed, top = [], 0
+    boxes, top = [], 0
     for row in range(rows):
         left, bottom = NOTE_WIDTH + GAP, top
         for stack in _stacks(group for group in groups if group.row == row):
-            y, boxes = top, []
+            widest, y = max(map(_width, stack)), top
             for group in stack:
-                width, height = _place(group, left, y)
-                boxes.append([left, y, width, height])
+                x = left + widest - _width(group)  # to the right, from where the wires go on
+                y += group.drop
+                height = _place(group, x, y)
+                boxes.append((group.title, [x, y, _width(group), height]))
                 y += height + GAP
-            widest = max(box[2] for box in boxes)
-            placed += [(group.title, [*box[:2], widest, box[3]]) for group, box in zip(stack, boxes, strict=True)]
             left, bottom = left + widest + GAP, max(bottom, y - GAP)
         top = bottom + GAP
     return [
         {"id": number, "title": title, "bounding": box, "color": GROUP_COLOUR, "font_size": 24, "flags": {}}
-        for number, (title, box) in enumerate(placed, 1)
+        for number, (title, box) in enumerate(boxes, 1)
     ]
 
 
@@ -89,8 +94,12 @@ def _stacks(groups) -> list[list[Group]]:
     return stacks
 
 
-def _place(group: Group, left: int, top: int) -> tuple[int, int]:
-    """Places of the nodes of a group whose corner is given; its width and height."""
+def _width(group: Group) -> int:
+    return len(group.columns) * (WIDTH + GAP) - GAP + 2 * PADDING
+
+
+def _place(group: Group, left: int, top: int) -> int:
+    """Places of the nodes of a group whose corner is given; its height."""
     x, lowest = left + PADDING, top
     for column in group.columns:
         y = top + HEADER + TITLE + column.drop
@@ -99,9 +108,10 @@ def _place(group: Group, left: int, top: int) -> tuple[int, int]:
             y += node.size[1] + TITLE + GAP
         lowest = max(lowest, y - TITLE - GAP + PADDING)
         x += WIDTH + GAP
-    return x - GAP + PADDING - left, lowest - top
+    return lowest - top
 
 
-def note_height(text: str) -> int:
-    """Pixels that a note of `NOTE_WIDTH` needs, about."""
-    return 60 + sum(24 * max(math.ceil(len(line) / 64), 1) for line in text.splitlines())
+def note_height(text: str, line_height: int) -> int:
+    """Pixels that a note of `NOTE_WIDTH` needs, about; links show their text only."""
+    lines = re.sub(r"\]\([^)]*\)", "", text).splitlines()
+    return 60 + sum(line_height * max(math.ceil(len(line) / 64), 1) for line in lines)

@@ -20,7 +20,7 @@ from .layout import NOTE_WIDTH, WIDTH, Column, Group, Node, Output, lay_out, not
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SLOT, WIDGET, TEXT, PICTURE = 24, 28, 130, 320  # pixels
-STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAnchorSearch": 270}
+STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAutoCache": 132, "OTAnchorSearch": 270}
 """Pixels that web/js/otcache.js adds, and what a running search shows."""
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 
@@ -28,22 +28,29 @@ NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 class Workflow:
     """Collects nodes and writes them; see the module."""
 
-    def __init__(self, name: str, info: dict, note: str, files: dict[str, dict] | None = None):
-        """files: by name of a model file, its url and directory."""
-        self.name, self._info, self._note, self._files = name, info, note, files or {}
+    def __init__(self, name: str, info: dict, note: str, files: dict[str, dict] | None = None, note_line: int = 24):
+        """files: by name of a model file, its url and directory. note_line: pixels for each line of the note."""
+        self.name, self._info, self._note, self._files, self._note_line = name, info, note, files or {}, note_line
         self._nodes: list[Node] = []
         self._groups: list[Group] = []
         self._row = 0
 
     @contextmanager
-    def group(self, title: str, below: bool = False):
-        """Nodes added inside stand in a box with that title. below: it stands below the group before, not beside it."""
-        self._groups.append(Group(title, self._row, below))
+    def group(self, title: str, below: bool = False, drop: int = 0):
+        """Nodes added inside stand in a box with that title.
+
+        below: it stands below the group before, not beside it. drop: it begins so many pixels lower.
+        """
+        self._groups.append(Group(title, self._row, below, drop))
         yield
 
     def column(self, drop: int = 0) -> None:
         """The next nodes of this group stand beside those before. drop: and so many pixels lower."""
         self._groups[-1].columns.append(Column(drop))
+
+    def drop(self, pixels: int) -> None:
+        """The first column of this group begins so many pixels lower."""
+        self._groups[-1].columns[0].drop = pixels
 
     def row(self) -> None:
         """The next groups stand below those before."""
@@ -92,9 +99,9 @@ class Workflow:
         """The whole file as a dict."""
         boxes = lay_out(self._groups, self._row + 1)
         note = {
-            "id": 1, "type": "MarkdownNote", "pos": [0, 0], "size": [NOTE_WIDTH, note_height(self._note)], "flags": {},
-            "order": 0, "mode": 0, "inputs": [], "outputs": [], "title": "Read me", "properties": {},
-            "widgets_values": [self._note], **NOTE_COLOURS,
+            "id": 1, "type": "MarkdownNote", "pos": [0, 0],
+            "size": [NOTE_WIDTH, note_height(self._note, self._note_line)], "flags": {}, "order": 0, "mode": 0, "inputs": [],
+            "outputs": [], "title": "Read me", "properties": {}, "widgets_values": [self._note], **NOTE_COLOURS,
         }  # fmt: skip
         links = self._links()
         nodes = [note, *(self._node(order, node, links) for order, node in enumerate(self._nodes, 1))]
