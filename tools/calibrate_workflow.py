@@ -28,8 +28,7 @@ full run.
 Use the LoRAs that you will use: put them behind the loader. Calibrate on a prompt like your own, with your guidance. The \
 picture's size may differ.
 
-In later sessions OT Load Schedule gives you flux1-dev. Connect it to both inputs of OT Budget Interpolate: that is the slider \
-without a calibration.
+In later sessions OT Load Schedule gives you flux1-dev: connect it to OT Budget Interpolate in place of OT Anchor Search.
 
 **Not tried yet on this model.** So far OTCache was measured only on the tiny model that comes with it (otcache_demo).
 
@@ -57,16 +56,16 @@ def calibrate(info: dict) -> Workflow:
         large = w.add("EmptySD3LatentImage", "Size of the picture", width=1024, height=1024)
         small = w.add("EmptySD3LatentImage", "Size to calibrate at", width=512, height=512)
     prompts = {"positive": guided["CONDITIONING"], "negative": empty["CONDITIONING"]}
-    with w.group("1  Record full runs, once", drop=1130):
+    with w.group("1  Record full runs, once", drop=690):
         reference = w.add("OTReferenceSchedule", model=model["MODEL"], latent_image=small["LATENT"], seed=100,
                           budget=REFERENCE, cases=CASES, **prompts, **grid)  # fmt: skip
     with w.group("2  Search, once", drop=570):
         anchor = w.add("OTAnchorSearch", model=model["MODEL"], vae=vae["VAE"], calibration=reference["calibration"],
                        reference=reference["reference"], budget=ANCHOR)  # fmt: skip
-    with w.group("3  Keep it, choose a budget", drop=570):
+    with w.group("3  Choose a budget, keep it", drop=570):
+        chosen = w.add("OTBudgetInterpolate", anchor=anchor["anchor"], budget=BUDGET)
         w.add("OTSaveSchedule", schedule=anchor["anchor"], name="flux1-dev")
         w.add("PreviewAny", "What was found", source=anchor["summary"])
-        chosen = w.add("OTBudgetInterpolate", reference=reference["reference"], anchor=anchor["anchor"], budget=BUDGET)
     with w.group("4  Draw"):
         w.drop(148)
         latent = w.add("OTCachedSampler", model=model["MODEL"], latent_image=large["LATENT"], schedule=chosen["schedule"],
