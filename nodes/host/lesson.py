@@ -7,7 +7,7 @@ import comfy.model_management
 import numpy as np
 import torch
 
-from ...otcache_core.calibration.solving import paths
+from ...otcache_core.calibration.lessons import rehearsal_steps
 from ...otcache_core.calibration.statistics import (
     MOST_STEPS,
     Origin,
@@ -90,11 +90,7 @@ class Lesson:
         statistics = of_recording(recording, self._origin)
         if not self._rehearses:
             return statistics, 0
-        chosen = list(self._known.rehearsals) if self._known else []
-        if not chosen:
-            budgets = rehearsed_budgets(statistics.steps)
-            graph = paths(statistics.recorded, max(budgets))
-            chosen = [graph[budget] for budget in budgets]
+        chosen = rehearsal_steps(statistics, self._known)
         visits, errors = [], {}
         recording = replace(recording, d=None)  # so that their memory is free
         self._rehearsing = True
