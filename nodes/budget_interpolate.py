@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..otcache_core.errors import OTCacheError
 from ..otcache_core.schedules.interpolation import budget_for_speedup, schedule_at, smallest_budget
 from .schema import OTSchedule, field, schema
 
@@ -21,8 +22,8 @@ class OTBudgetInterpolate(io.ComfyNode):
             "schedules were prepared by OT Anchor Search; others are read off the Wasserstein geodesic between the two.",
             has_intermediate_output=True,  # the strip's data reach the browser although this node saves nothing
             inputs=[
-                field(OTSchedule.Input, "reference", tooltip="The conservative schedule, from OT Reference Schedule or OT Load "
-                      "Schedule."),
+                field(OTSchedule.Input, "reference", optional=True, tooltip="The conservative schedule, from OT Reference "
+                      "Schedule or OT Load Schedule. Not needed with an anchor that was learnt."),
                 field(OTSchedule.Input, "anchor", tooltip="The schedule of the small budget, from OT Anchor Search or OT Load "
                       "Schedule."),
                 field(io.Int.Input, "budget", default=10, min=1, max=1000, display_mode=io.NumberDisplay.slider,
@@ -50,17 +51,26 @@ class OTBudgetInterpolate(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, reference, anchor, budget, choose=BY_HAND, target_error=0.03, target_speedup=4.0) -> io.NodeOutput:
+    def execute(cls, anchor, budget, reference=None, choose=BY_HAND, target_error=0.03, target_speedup=4.0) -> io.NodeOutput:
         from ..otcache_core.drawing.plots import schedule_strips
         from ..otcache_core.drawing.strip import budget_strip
         from .pictures import figure_image
 
+        reference = reference or largest(anchor)
         asked = {"budget": budget, "choose": choose, "target_error": target_error, "target_speedup": target_speedup}
         strip = budget_strip(reference, anchor, asked)
         found = schedule_at(reference, anchor, chosen_budget(strip["curve"], reference.steps, **asked))
         labels = [f"anchor, {anchor.budget}", f"budget {found.budget} of {found.steps}", f"reference, {reference.budget}"]
         plot = figure_image(schedule_strips([anchor, found, reference], labels))
         return io.NodeOutput(found, plot, ui={"otcache": [strip]})
+
+
+def largest(anchor):
+    """The largest of the schedules that `anchor` carries; raises `OTCacheError` when it carries none above its own budget."""
+    found = max(anchor.prepared, key=lambda schedule: schedule.budget, default=anchor)
+    if found.budget <= anchor.budget:
+        raise OTCacheError("This anchor carries no other budgets; connect a reference schedule too.")
+    return found
 
 
 def chosen_budget(curve, steps: int, budget: int, choose: str, target_error: float, target_speedup: float) -> int:

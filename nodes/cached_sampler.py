@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..otcache_core.drawing.strip import run_strip
 from .apply_cache import LEVELS, level_input
 from .host.attach import with_cache
+from .host.auto import Target, with_auto_cache
 from .schema import OTSchedule, field, schema
 
 
@@ -39,9 +40,11 @@ class OTCachedSampler(io.ComfyNode):
                 field(io.Latent.Input, "latent_image", tooltip="The latent to denoise."),
                 field(io.Float.Input, "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="How much of the latent is "
                       "replaced; less than 1 keeps its structure (image to image). The schedule's later part is used then."),
-                field(OTSchedule.Input, "schedule", tooltip="Which steps run the model; OT Budget Interpolate and OT Load "
-                      "Schedule give one."),
+                field(OTSchedule.Input, "schedule", optional=True, tooltip="Which steps run the model, from OT Budget "
+                      "Interpolate or OT Load Schedule. Without one the model is learnt in its first run (OT Auto Cache)."),
                 level_input(),
+                field(io.Float.Input, "speedup", default=3.0, min=1.0, max=20.0, step=0.1, round=0.01, optional=True,
+                      tooltip="Without a schedule: how many times fewer model evaluations."),
             ],
             outputs=[
                 field(io.Latent.Output, "latent", display_name="latent", tooltip="The denoised latent."),
@@ -51,10 +54,13 @@ class OTCachedSampler(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, schedule,
-                reuse: str = "output") -> io.NodeOutput:  # fmt: skip
+    def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise,
+                schedule=None, reuse: str = "output", speedup: float = 3.0) -> io.NodeOutput:  # fmt: skip
         reports = []
-        cached = with_cache(model, schedule, LEVELS[reuse], reports.append)
+        if schedule is None:
+            cached = with_auto_cache(model, Target(speedup=speedup), LEVELS[reuse], on_report=reports.append)
+        else:
+            cached = with_cache(model, schedule, LEVELS[reuse], reports.append)
         latent, = core_nodes.common_ksampler(cached, seed, steps, cfg, sampler_name, scheduler, positive, negative,
                                              latent_image, denoise=denoise)  # fmt: skip
         if not reports:

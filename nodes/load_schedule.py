@@ -4,26 +4,31 @@ import hashlib
 
 from comfy_api.latest import io
 
+from ..otcache_core.calibration.solving import LEARNT, anchor_of
+from ..otcache_core.errors import OTCacheError
 from ..otcache_core.schedules.presets import preset, preset_names
 from ..otcache_core.schedules.schedule import load_schedule
+from .host.learned import titles
 from .saved_schedules import saved_names, saved_path
 from .schema import OTSchedule, field, schema
 
 
 class OTLoadSchedule(io.ComfyNode):
-    """Presets are named as published, saved schedules end in .json."""
+    """Presets are named as published, saved schedules end in .json, what was learnt begins with "learnt"."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="OTLoadSchedule",
             display_name="OT Load Schedule",
-            description="Loads a schedule: one of the published presets, or one saved with OT Save Schedule "
-            "(models/otcache_schedules).",
+            description="Loads a schedule: one saved with OT Save Schedule (models/otcache_schedules), what ordinary runs "
+            "have taught, or one of the published presets.",
             inputs=[
-                field(io.Combo.Input, "schedule", options=[*saved_names(), *preset_names()], default=preset_names()[0],
-                      tooltip="Names that end in .json are your saved schedules, the others published presets (their last "
-                      "number is the budget). Presets are starting points: a schedule calibrated on your model is better."),
+                field(io.Combo.Input, "schedule", options=[*saved_names(), *titles(), *preset_names()],
+                      default=preset_names()[0], tooltip="Names that end in .json are your saved schedules; learnt is what "
+                      "ordinary runs taught, every budget, for the anchor of OT Budget Interpolate. The others are published "
+                      "presets (their last number is the budget), starting points: once your model was learnt, their weights "
+                      "are fitted to it."),
             ],  # fmt: skip
             outputs=[field(OTSchedule.Output, "schedule_out", display_name="schedule", tooltip="For OT Apply Cache, OT Cached "
                            "Sampler or OT Budget Interpolate.")],  # fmt: skip
@@ -34,10 +39,18 @@ class OTLoadSchedule(io.ComfyNode):
         # Saving under the same name again must not leave the old schedule in ComfyUI's cache.
         if schedule in preset_names():
             return schedule
+        if schedule.startswith(LEARNT):
+            found = titles().get(schedule)
+            return f"{schedule} {found and found[1].runs}"
         return hashlib.sha256(saved_path(schedule).read_bytes()).hexdigest()
 
     @classmethod
     def execute(cls, schedule: str) -> io.NodeOutput:
         if schedule in preset_names():
             return io.NodeOutput(preset(schedule))
+        if schedule.startswith(LEARNT):
+            found = titles().get(schedule)
+            if found is None:
+                raise OTCacheError(f"What was {schedule} is not there any more; refresh the nodes and choose one of the list.")
+            return io.NodeOutput(anchor_of(found[1]))
         return io.NodeOutput(load_schedule(saved_path(schedule)))

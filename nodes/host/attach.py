@@ -9,6 +9,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.schedules.schedule import Schedule
+from .known import with_learnt_weights
 from .run import HostRun
 from .run_report import Report
 from .suitability import fit_to_run
@@ -30,7 +31,7 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
     def begin(guider, sampler, grid):
         def follow():
             sampling = guider.model_patcher.get_model_object("model_sampling")
-            return CachedRun(fit_to_run(schedule, grid, sampling))
+            return CachedRun(with_learnt_weights(fit_to_run(schedule, grid, sampling), guider, sampler, grid))
 
         return HostRun(follow, grid, guider, sampler, level)
 

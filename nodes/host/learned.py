@@ -20,6 +20,7 @@ from .weight_samples import own_weights, weight_words
 
 FOLDER = "otcache_schedules"  # in ComfyUI's models folder
 LEARNED, SUFFIX = "learned", ".safetensors"
+MARK = 20  # hexadecimal digits of a key
 ENOUGH = 8  # runs on one grid with one sampler and guidance: more of them change nothing
 
 _read: dict[Path, tuple[tuple[int, int], Statistics | str]] = {}  # by file: its state, and what lies in it or why nothing does
@@ -38,7 +39,7 @@ def model_key(patcher) -> str:
     words = [type(model).__name__, noise_kind(sampling), kinds, sorted(map(str, (config or {}).items()))]
     weights = {name: tensor for name, tensor in own_weights(patcher).items() if name.startswith("diffusion_model.")}
     words += [weight_words(weights), *merged_words(patcher)]
-    mark = hashlib.sha256(repr(words).encode()).hexdigest()[:20]
+    mark = hashlib.sha256(repr(words).encode()).hexdigest()[:MARK]
     return f"{re.sub(r'[^A-Za-z0-9_-]', '', type(model).__name__)[:60]}-{mark}"
 
 
@@ -46,9 +47,9 @@ def merged_words(patcher) -> list:
     """What tells merges with other models apart: whose weights, and how strong; nothing where none was merged in."""
     shares, theirs = [], {}
     for name, patches in patcher.patches.items():
-        for number, (share, value, own, offset, _) in enumerate(patches):
+        for number, (share, value, own, *rest) in enumerate(patches):
             if isinstance(value, list) and isinstance(value[0][0], torch.Tensor):  # [(weight, ...), patches on it, ...]
-                shares.append((name, number, share, own, offset))
+                shares.append((name, number, share, own, *rest[:1]))
                 theirs[name, number] = value[0][0]
     return [sorted(shares), weight_words(theirs)] if theirs else []
 
@@ -71,6 +72,21 @@ def recall(key: str) -> list[Statistics]:
             found[same] += known
         elif known:
             found.append(known)
+    return found
+
+
+def titles() -> dict[str, tuple[str, Statistics]]:
+    """All that was learnt, by what people are shown: (model key, statistics) of each grid, sampler and guidance."""
+    root = folder("")
+    found = {}
+    for key in sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
+        for known in recall(key):
+            if not known.visits:
+                continue
+            made = known.origin
+            title = f"learnt: {key[: -MARK + 6]}, {made.sampler}, cfg {made.cfg:g}, {known.steps} steps"
+            start = f" from {known.sigmas[0]:.3g}" if any(title == other for other in found) else ""
+            found.setdefault(title + start, (key, known))
     return found
 
 

@@ -13,7 +13,7 @@ from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.step_finder import StepFinder
 from .blocks import BlockReuse
 from .run_report import Report
-from .suitability import check_sampler, other_model
+from .suitability import check_sampler, learnt, other_model
 
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
 
@@ -28,11 +28,12 @@ class HostRun:
     def __init__(self, begin: Callable[[], CachedRun], sigmas: np.ndarray, guider, sampler, level: str = "output"):
         self.steps = len(sigmas) - 1
         self.guider = guider
-        self.reason, self.level_reason, self.warning = "", "", ""
+        self.reason, self.level_reason, self.warning, self.note = "", "", "", ""
         self.cached = None
         try:
             check_sampler(sampler)
             self.cached = begin()
+            self.note = learnt(self.cached.schedule)
             self.warning = other_model(self.cached.schedule, type(guider.model_patcher.model).__name__)
             self._finder = StepFinder(sigmas, churned(sigmas, getattr(sampler, "extra_options", {})))
         except OTCacheError as error:
@@ -104,6 +105,7 @@ class HostRun:
             reason=self.reason,
             level_reason=self.level_reason,
             warning=self.warning,
+            note=self.note,
             seconds=tuple(float(second) for second in np.diff(times)),
             computed=tuple(self._computed),
         )

@@ -13,7 +13,7 @@ class Report:
 
     steps: N. evaluations: model evaluations made. asked: evaluations that the sampler asked for. level: "output" or "blocks",
     as used. reason: why every step was computed, or "". level_reason: why "blocks" could not be used, or "".
-    warning: what speaks against the schedule although it was followed, or "".
+    warning: what speaks against the schedule although it was followed, or "". note: what else to know of it, or "".
     extra: evaluations made on steps that the schedule skips. seconds: time of each evaluation asked for until the next one
     began; computed: which of them were made.
     """
@@ -25,6 +25,7 @@ class Report:
     reason: str = ""
     level_reason: str = ""
     warning: str = ""
+    note: str = ""
     extra: int = 0
     seconds: tuple[float, ...] = ()
     computed: tuple[bool, ...] = ()
@@ -67,6 +68,8 @@ class Report:
             parts.append(f"{self.extra} more than scheduled, since {CHANGED}")
         if self.level_reason:
             parts.append(f"blocks could not be reused: {self.level_reason}")
+        if self.note:
+            parts.append(self.note)
         if self.warning:
             parts.append(self.warning)
         if self.steps <= FEW_STEPS and self.evaluations < self.asked:

@@ -5,6 +5,7 @@ from math import inf
 import comfy.model_sampling
 import numpy as np
 
+from ...otcache_core.calibration.solving import LEARNT
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import FLOW_TOP, Schedule
@@ -65,3 +66,8 @@ def other_model(schedule: Schedule, model_class: str) -> str:
     if schedule.model_class in ("", model_class):
         return ""
     return f"the schedule was made on {schedule.model_class}, but this model is {model_class}: one made on it would be better"
+
+
+def learnt(schedule: Schedule) -> str:
+    """What to tell of a schedule that ordinary runs have taught, else ""."""
+    return schedule.provenance if schedule.provenance.startswith(LEARNT) else ""

@@ -20,11 +20,13 @@ from ..schedules.schedule import HISTORY, Schedule, check_budget, make_schedule
 from ..schedules.transport import round_to_steps
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import Recorded
-from .statistics import Statistics
+from .statistics import LEAST, Statistics
 
 RIDGE = 1e-3
 NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
+METRIC = "expected latent error"
+LEARNT = "learnt"  # how the provenance of such schedules begins
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
 
 
@@ -51,13 +53,24 @@ def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int
     """`compute_steps` on `sigmas` with fitted weights, from the visits of all `statistics`."""
     grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
     rows = weights([sight for known in statistics for sight in sights(known)], grid, compute_steps)
-    origin = first.origin
+    origin, runs = first.origin, sum(known.runs for known in statistics)
     return make_schedule(
         name=f"{origin.model_class or 'model'}-learnt-{len(compute_steps)}of{len(grid) - 1}"[:200],
         sigmas=tuple(grid.tolist()), compute_steps=tuple(compute_steps), predictor=FITTED, weights=rows, stage="graph",
         model=origin.model_class, model_class=origin.model_class, noise=origin.noise, sampler=origin.sampler,
-        provenance=f"learnt from {sum(known.runs for known in statistics)} ordinary runs",
+        provenance=f"{LEARNT} from {runs} ordinary run{'s' * (runs > 1)}",
     )  # fmt: skip
+
+
+def anchor_of(statistics: Statistics) -> Schedule:
+    """The smallest budget that was rehearsed, carrying every budget up to half the steps, on the recorded grid.
+
+    Scores are expected errors (`expected_errors`): estimates.
+    """
+    budgets = range(min(statistics.errors, default=min(LEAST, statistics.steps // 2)), statistics.steps // 2 + 1)
+    graph, errors = paths(statistics.recorded, budgets[-1]), expected_errors(statistics, budgets)
+    made = [fitted([statistics], statistics.sigmas, graph[b]).replace(metric=METRIC, score=errors.get(b)) for b in budgets]
+    return made[0].replace(stage="anchor", prepared=tuple(made))
 
 
 def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int, ...]:

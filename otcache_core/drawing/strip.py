@@ -40,6 +40,7 @@ def run_strip(report) -> dict:
         "reason": report.reason,
         "level_reason": report.level_reason,
         "warning": report.warning,
+        "note": report.note,
         "extra": report.extra,
     }
 

@@ -168,7 +168,7 @@ class Watch:
         runtime, blocks = host.module("otcache_core.sampling.cached_run"), host.module("nodes.host.blocks")
         observe, keep = runtime.CachedRun.observe, blocks.BlockReuse._keep
 
-        def observe_watched(run, step, d):
+        def observe_watched(run, step, d, x=None):
             self.refs.append(weakref.ref(d))
             observe(run, step, d)
 

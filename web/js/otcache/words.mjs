@@ -109,6 +109,7 @@ export function runLabels(words, run) {
   if (run.measured) head.push(words.measured(factor(run.measured)))
   const notes = []
   if (run.reason) notes.push(words.inFull(run.reason))
+  if (run.note) notes.push(run.note)
   if (run.warning) notes.push(words.warning(run.warning))
   if (run.level_reason) notes.push(words.noBlocks(run.level_reason))
   if (run.extra) notes.push(words.extra(run.extra))
