@@ -7,6 +7,7 @@ import numpy as np
 
 from ...otcache_core.calibration.solving import expected_errors
 from ...otcache_core.calibration.statistics import Statistics
+from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.schedules.interpolation import budget_for_speedup, error_curve, smallest_budget
 from . import learned

@@ -1,6 +1,7 @@
 """A lesson: one run in full, recorded while it is made, then short rehearsals of the same run."""
 
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -85,7 +86,8 @@ class Lesson:
         except comfy.model_management.InterruptProcessingException:  # an Exception in older versions
             raise
         except Exception as error:  # whatever fails here, the picture is made
-            logging.warning("OTCache: learning from a run failed", exc_info=True)
+            # As text: a traceback that a log handler keeps would keep the run's tensors.
+            logging.warning("OTCache: learning from a run failed\n%s", traceback.format_exc())
             self._tell(f"nothing was learnt: {type(error).__name__}, see the log")
             return output
         rehearsed = f", with {evaluations} evaluations more to rehearse" if evaluations else ""
@@ -122,6 +124,8 @@ class Lesson:
 
     def _tell(self, reason: str) -> None:
         self._report = replace(self._report, reason=reason)
+        if self._rehearsing:  # its last words on the node would stay there
+            self._say(reason)
 
     def finish(self, output) -> Report:
         """The report of the run."""
