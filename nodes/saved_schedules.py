@@ -6,7 +6,7 @@ from pathlib import Path
 import folder_paths
 
 from ..otcache_core.errors import OTCacheError
-from .host.learned import FOLDER
+from .host.learned import FOLDER, LEARNED
 
 SUFFIX = ".json"
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
@@ -21,8 +21,12 @@ def register_folder() -> None:
 
 
 def saved_names() -> list[str]:
-    """Files relative to the folder, as they are now; each ends in .json, which no preset's name does."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if not Path(name).name.startswith(".")]
+    """Files relative to the folder, as they are now; each ends in .json, which no preset's name does.
+
+    What is kept there of learnt models is not among them.
+    """
+    names = [Path(name) for name in folder_paths.get_filename_list(FOLDER)]
+    return [str(name) for name in names if not name.name.startswith(".") and name.parts[0] != LEARNED]
 
 
 def saved_path(name: str) -> Path:

@@ -7,87 +7,60 @@
         w.add("KSampler", model=model["MODEL"], steps=50)
 
 Groups stand side by side from left to right, `row()` begins below; nodes in a group stand below each other, `column()` begins
-beside. Widgets left out have their default.
+beside. Widgets left out have their default. A loader that holds one of `files` carries its address, so that the frontend offers
+the download of what is missing.
 """
 
 from __future__ import annotations
 
-import math
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+from .layout import NOTE_WIDTH, WIDTH, Column, Group, Node, Output, lay_out, note_height
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-TITLE, SLOT, WIDGET, TEXT, PICTURE = 30, 24, 28, 130, 320  # pixels
-STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAnchorSearch": 270}
+SLOT, WIDGET, TEXT, PICTURE = 24, 28, 130, 320  # pixels
+STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAutoCache": 132, "OTAnchorSearch": 270}
 """Pixels that web/js/otcache.js adds, and what a running search shows."""
-WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 320, 40, 30, 50, 460
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
-GROUP_COLOUR = "#3f789e"
-
-
-@dataclass
-class Node:
-    """A placed node; `node["name"]` or `node[0]` is one of its outputs, to be given to another's input."""
-
-    id: int
-    kind: str
-    outputs: list[tuple[str, str]]
-    values: dict
-    links: dict
-    size: tuple[int, int]
-    title: str | None = None
-    pos: tuple[int, int] = (0, 0)
-
-    def __getitem__(self, output: str | int) -> Output:
-        if isinstance(output, str):
-            output = [name for name, _ in self.outputs].index(output)
-        return Output(self, output)
-
-
-@dataclass(frozen=True)
-class Output:
-    """One output of a node. value: what a widget that it is linked to holds; None: the widget's default."""
-
-    node: Node
-    slot: int
-    value: object = None
-
-
-@dataclass
-class Group:
-    """A box with a title around columns of nodes."""
-
-    title: str
-    row: int
-    columns: list[list[Node]] = field(default_factory=lambda: [[]])
 
 
 class Workflow:
     """Collects nodes and writes them; see the module."""
 
-    def __init__(self, name: str, info: dict, note: str):
-        self.name, self._info, self._note = name, info, note
+    def __init__(self, name: str, info: dict, note: str, files: dict[str, dict] | None = None, note_line: int = 24):
+        """files: by name of a model file, its url and directory. note_line: pixels for each line of the note."""
+        self.name, self._info, self._note, self._files, self._note_line = name, info, note, files or {}, note_line
         self._nodes: list[Node] = []
         self._groups: list[Group] = []
         self._row = 0
 
     @contextmanager
-    def group(self, title: str):
-        """Nodes added inside stand in a box with that title."""
-        self._groups.append(Group(title, self._row))
+    def group(self, title: str, below: bool = False, drop: int = 0):
+        """Nodes added inside stand in a box with that title.
+
+        below: it stands below the group before, not beside it. drop: it begins so many pixels lower.
+        """
+        self._groups.append(Group(title, self._row, below, drop))
         yield
 
-    def column(self) -> None:
-        """The next nodes of this group stand beside those before."""
-        self._groups[-1].columns.append([])
+    def column(self, drop: int = 0) -> None:
+        """The next nodes of this group stand beside those before. drop: and so many pixels lower."""
+        self._groups[-1].columns.append(Column(drop))
+
+    def drop(self, pixels: int) -> None:
+        """The first column of this group begins so many pixels lower."""
+        self._groups[-1].columns[0].drop = pixels
 
     def row(self) -> None:
         """The next groups stand below those before."""
         self._row += 1
 
-    def add(self, kind: str, title: str | None = None, **inputs) -> Node:
-        """Place a node. Raises KeyError for a node or an input that ComfyUI does not have, or a missing link."""
+    def add(self, kind: str, title: str | None = None, control: str = "fixed", **inputs) -> Node:
+        """Place a node. control: what happens to its seed after a run.
+
+        Raises KeyError for a node or an input that ComfyUI does not have, or a missing link.
+        """
         info = self._info[kind]
         links = {name: value for name, value in inputs.items() if isinstance(value, Output)}
         values = dict(inputs)
@@ -104,9 +77,9 @@ class Workflow:
             else:
                 values[name] = default(spec)
         outputs = list(zip(info["output_name"], info["output"], strict=True))
-        node = Node(len(self._nodes) + 2, kind, outputs, values, links, self._size(info, kind), title)
+        node = Node(len(self._nodes) + 2, kind, outputs, values, links, self._size(info, kind), title, control)
         self._nodes.append(node)
-        self._groups[-1].columns[-1].append(node)
+        self._groups[-1].columns[-1].nodes.append(node)
         return node
 
     def _size(self, info: dict, kind: str) -> tuple[int, int]:
@@ -124,11 +97,11 @@ class Workflow:
 
     def graph(self) -> dict:
         """The whole file as a dict."""
-        boxes = self._lay_out()
+        boxes = lay_out(self._groups, self._row + 1)
         note = {
-            "id": 1, "type": "MarkdownNote", "pos": [0, 0], "size": [NOTE_WIDTH, note_height(self._note)], "flags": {},
-            "order": 0, "mode": 0, "inputs": [], "outputs": [], "title": "Read me", "properties": {},
-            "widgets_values": [self._note], **NOTE_COLOURS,
+            "id": 1, "type": "MarkdownNote", "pos": [0, 0],
+            "size": [NOTE_WIDTH, note_height(self._note, self._note_line)], "flags": {}, "order": 0, "mode": 0, "inputs": [],
+            "outputs": [], "title": "Read me", "properties": {}, "widgets_values": [self._note], **NOTE_COLOURS,
         }  # fmt: skip
         links = self._links()
         nodes = [note, *(self._node(order, node, links) for order, node in enumerate(self._nodes, 1))]
@@ -174,34 +147,15 @@ class Workflow:
                 value = node.links[name].value if name in node.links else node.values[name]
                 values.append(default(spec) if value is None else value)
                 if has_control(name, spec):
-                    values.append("fixed")
+                    values.append(node.control)
+        properties = {"Node name for S&R": node.kind}
+        if models := [{"name": value, **self._files[value]} for value in values if value in self._files]:
+            properties["models"] = models
         written = {
             "id": node.id, "type": node.kind, "pos": list(node.pos), "size": list(node.size), "flags": {}, "order": order,
-            "mode": 0, "inputs": inputs, "outputs": outputs, "properties": {"Node name for S&R": node.kind},
-            "widgets_values": values,
+            "mode": 0, "inputs": inputs, "outputs": outputs, "properties": properties, "widgets_values": values,
         }  # fmt: skip
         return written | ({"title": node.title} if node.title else {})
-
-    def _lay_out(self) -> list[dict]:
-        """Give every node its place; the groups' boxes."""
-        boxes, top = [], 0
-        for row in range(self._row + 1):
-            left, bottom = NOTE_WIDTH + GAP, top
-            for group in (group for group in self._groups if group.row == row):
-                x, lowest = left + PADDING, top
-                for column in group.columns:
-                    y = top + HEADER + TITLE
-                    for node in column:
-                        node.pos = (x, y)
-                        y += node.size[1] + TITLE + GAP
-                    lowest = max(lowest, y - TITLE - GAP + PADDING)
-                    x += WIDTH + GAP
-                box = [left, top, x - GAP + PADDING - left, lowest - top]
-                boxes.append({"id": len(boxes) + 1, "title": group.title, "bounding": box, "color": GROUP_COLOUR,
-                              "font_size": 24, "flags": {}})  # fmt: skip
-                left, bottom = x - GAP + PADDING + GAP, max(bottom, lowest)
-            top = bottom + GAP
-        return boxes
 
 
 def input_specs(info: dict) -> list[tuple[str, list]]:
@@ -239,8 +193,3 @@ def default(spec: list):
     if kind_of(spec) == "COMBO":
         return choices[0] if choices else ""
     return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}[kind_of(spec)]
-
-
-def note_height(text: str) -> int:
-    """Pixels that a note of `NOTE_WIDTH` needs, about."""
-    return 60 + sum(24 * max(math.ceil(len(line) / 64), 1) for line in text.splitlines())

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import uuid
 
-from .litegraph import SLOT, TEXT, WIDTH, Node, Output, Workflow, input_specs, is_widget
+from .layout import WIDTH, Node, Output, lay_out
+from .litegraph import SLOT, TEXT, Workflow, input_specs, is_widget
 
 INSIDE, OUTSIDE = -10, -20  # the ids that the frontend gives to a subgraph's own inputs and outputs
 EDGE = 160  # pixels
@@ -57,7 +58,7 @@ class Subgraph(Workflow):
 
     def _definition(self, links: list[list], outputs: list[dict]) -> dict:
         """The inside: its own inputs on the left, the nodes in their groups, its own outputs on the right."""
-        boxes = self._lay_out()
+        boxes = lay_out(self._groups, self._row + 1)
         nodes = [self._node(order, node, links) for order, node in enumerate(self._nodes)]
         inputs = [{"name": name, "type": kind} for name, kind in self._entry.outputs]
         left = min(box["bounding"][0] for box in boxes)

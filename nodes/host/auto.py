@@ -58,7 +58,7 @@ def with_auto_cache(
         same = next((one for one in known if one.origin == origin and np.array_equal(one.sigmas, grid)), None)
         in_full = budget >= len(grid) - 1
         if known and known[0].visits and learn == WHEN_NEEDED and not in_full:
-            return HostRun(lambda: CachedRun(solved(known, grid, budget)), grid, guider, sampler, level)
+            return HostRun(lambda: CachedRun(solved(key, known, grid, budget)), grid, guider, sampler, level)
 
         rehearses = not in_full or target.choose == BY_ERROR
         if same and same.runs >= learned.ENOUGH and (same.visits or not rehearses):

@@ -1,7 +1,24 @@
-"""Turns a workflow file into the graph that /prompt takes, as the frontend does."""
+"""The shipped workflows, and how a workflow file becomes the graph that /prompt takes, as the frontend does it."""
 
+import json
+
+from tools.make_workflows import BLUEPRINTS, FOLDER
+
+NAMES = ["otcache_calibrate", "otcache_demo", "otcache_flux_dev", "otcache_hunyuan_video", "otcache_qwen_image",
+         "otcache_wan2_2_t2v", "otcache_z_image"]  # fmt: skip
+BLUEPRINT = "Text to image, cached"
 FRONTEND_ONLY = {"MarkdownNote", "Note"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+
+def load(name: str) -> dict:
+    """One of `NAMES`."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load_blueprint() -> dict:
+    """The subgraph blueprint."""
+    return json.loads((BLUEPRINTS / f"{BLUEPRINT}.json").read_text(encoding="utf-8"))
 
 
 def api_graph(workflow: dict, info: dict) -> dict:

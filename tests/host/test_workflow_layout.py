@@ -1,0 +1,86 @@
+"""Example workflows and the blueprint can be read at once: nothing overlaps, and no wire runs behind a node."""
+
+from itertools import combinations
+
+import pytest
+from PIL import Image
+from workflows import FRONTEND_ONLY, NAMES, load, load_blueprint
+
+from tools.make_workflows import FOLDER
+
+TITLE, SLOT = 30, 20  # pixels in the frontend
+every_workflow = pytest.mark.parametrize("name", NAMES)
+
+
+@every_workflow
+def test_nodes_stand_apart(name):
+    workflow = load(name)
+    assert [node["type"] for node in workflow["nodes"]].count("MarkdownNote") == 1
+    stands_apart(workflow)
+
+
+def test_nodes_of_the_blueprint_stand_apart():
+    [definition] = load_blueprint()["definitions"]["subgraphs"]
+    edges = [{"id": definition[end]["id"], "type": end, "pos": definition[end]["bounding"][:2],
+              "size": definition[end]["bounding"][2:]} for end in ("inputNode", "outputNode")]  # fmt: skip
+    stands_apart({"nodes": definition["nodes"] + edges, "groups": definition["groups"]})
+
+
+def stands_apart(workflow):
+    """No two nodes overlap, no two groups do, and every node that has one stands in its group."""
+    boxes = {(node["id"], node["type"]): box_of(node) for node in workflow["nodes"]}
+    for (a, box), (b, other) in combinations(boxes.items(), 2):
+        apart = box[2] <= other[0] or other[2] <= box[0] or box[3] <= other[1] or other[3] <= box[1]
+        assert apart, f"{a} and {b} overlap"
+    groups = [(x, y, x + width, y + height) for x, y, width, height in (g["bounding"] for g in workflow["groups"])]
+    for a, b in combinations(groups, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    for (number, kind), (left, top, right, bottom) in boxes.items():
+        inside = [g for g in groups if g[0] <= left and g[1] <= top and right <= g[2] and bottom <= g[3]]
+        alone = kind in FRONTEND_ONLY or number < 0
+        assert len(inside) == (0 if alone else 1), f"{kind} {number} stands in {len(inside)} groups"
+
+
+def box_of(node):
+    """Left, top, right and bottom, the title included."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE, x + width, y + height
+
+
+@every_workflow
+def test_wires_run_to_the_right_and_behind_no_node(name):
+    workflow = load(name)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for _, source, output, target, slot, kind in workflow["links"]:
+        start = nodes[source]["pos"][0] + nodes[source]["size"][0], height(nodes[source], output)
+        end = nodes[target]["pos"][0], height(nodes[target], slot)
+        wire = f"{kind} from {nodes[source]['type']} {source} to {nodes[target]['type']} {target}"
+        assert start[0] < end[0], f"{wire} runs to the left"
+        if name == "otcache_demo":  # made before; its pictures of plots take the room
+            continue
+        for x, y in spline(start, end):
+            for node in nodes.values():
+                left, top, right, bottom = box_of(node)
+                assert not (left < x < right and top < y < bottom), f"{wire} runs behind {node['type']} {node['id']}"
+
+
+def height(node, slot):
+    """Where a wire meets a node: the middle of its slot."""
+    return node["pos"][1] + (slot + 0.7) * SLOT
+
+
+def spline(start, end, points=200):
+    """What the frontend draws: a cubic curve that leaves and arrives horizontally."""
+    (x0, y0), (x1, y1) = start, end
+    pull = 0.25 * ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
+    for t in (i / points for i in range(1, points)):
+        a, b, c, d = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
+        yield a * x0 + b * (x0 + pull) + c * (x1 - pull) + d * x1, (a + b) * y0 + (c + d) * y1
+
+
+@every_workflow
+def test_thumbnail(name):
+    path = FOLDER / f"{name}.jpg"
+    with Image.open(path) as image:
+        assert image.format == "JPEG" and min(image.size) >= 400
+    assert path.stat().st_size < 150_000
