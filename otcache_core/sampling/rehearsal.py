@@ -56,11 +56,13 @@ class Recorder(CachedRun):
 
     def observe(self, step: int, d, x=None) -> None:
         super().observe(step, d)
+        if self._lost:  # the first reason is the true one
+            return
         if step == len(self._kept) - 1:  # the sampler came back to it, at another latent (heun)
             del self._kept[-1]
         if step != len(self._kept):
             self._lost = "the sampler did not go through the steps in their order"
-        elif not self._lost:
+        else:
             self._patches = self._patches or Patches(x.shape, ELEMENTS // (2 * self.schedule.steps + 1) // len(x))
             self._kept.append((self._patches.of(x), self._patches.of(d)))
 
