@@ -18,17 +18,18 @@ from ..sampling.rehearsal import Visit
 from ..sampling.rollout import FITTED
 from ..schedules.extrapolation import prior_weights
 from ..schedules.schedule import HISTORY, Schedule, check_budget, make_schedule
-from ..schedules.transport import round_to_steps
+from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import Recorded
 from .statistics import LEAST, Statistics
 
-RIDGE = 1e-3
+RIDGE = 1e-3  # of the fit: pulls weights towards the prior, relative to the mean square of the evaluations
 NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
-METRIC = "expected latent error"
 LEARNT = "learnt"  # how the provenance of such schedules begins
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
+STEEP = -1.0  # slope of error against budget, in logarithms, where two rehearsals do not tell a steeper one
+METRIC = "expected latent error"  # as schedules name it
 
 
 def covers(statistics: Statistics, sigmas: np.ndarray) -> bool:
@@ -77,14 +78,19 @@ def anchor_of(statistics: Statistics) -> Schedule:
 def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int, ...]:
     """The graph's `budget` compute steps for a run on `grid` [M + 1] inside the recorded range.
 
-    Solved on the recorded grid, whose points lie closest, and moved to the run's by sigma; on the run's own grid where it
-    has room for more evaluations than the recorded one.
+    Solved on the recorded grid, whose points lie closest, and moved to the run's by sigma. For more evaluations than it has
+    room for: on the run's own grid, or where that is finer, the path with the most room there is read at more quantiles.
+    (Between recorded points velocities are known on straight lines only, where extrapolation looks perfect.)
     """
     steps = len(grid) - 1
     if budget == steps:
         return tuple(range(steps))
     inner = within(statistics.recorded, grid)
-    if budget > inner.steps // 2:
+    room = inner.steps // 2
+    if budget > room and steps > inner.steps:
+        known = quantile_function(paths(inner, room)[room], inner.sigmas) if room else quantile_function((0,), grid)
+        return steps_at_budget(known, budget, grid)
+    if budget > room:
         inner = at_sigmas(statistics.recorded, grid)
     path = paths(inner, budget)[budget]
     if np.array_equal(inner.sigmas, grid):
@@ -216,6 +222,3 @@ def expected_errors(statistics: Statistics, budgets: Iterable[int]) -> dict[int,
         beyond = min(at - sizes[0], 0.0) + max(at - sizes[-1], 0.0)
         found[budget] = float(np.exp(np.interp(at, sizes, errors) + slope * beyond))
     return found
-
-
-STEEP = -1.0  # slope of error against budget, in logarithms, where two rehearsals do not tell a steeper one
