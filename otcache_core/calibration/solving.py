@@ -17,7 +17,7 @@ from ..sampling.predictors import solve_ridge
 from ..sampling.rehearsal import Visit
 from ..sampling.rollout import FITTED
 from ..schedules.extrapolation import prior_weights
-from ..schedules.schedule import HISTORY, Schedule, check_budget, make_schedule
+from ..schedules.schedule import HISTORY, Schedule, check_budget, check_sigmas, make_schedule
 from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import Recorded
@@ -42,9 +42,12 @@ def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
     """The schedule of `budget` evaluations on `sigmas` [M + 1] with fitted weights.
 
     statistics: of one model, the most fitting first; steps come from the first of them, weights from the visits of all.
-    Raises `OTCacheError` for a budget that does not fit, or a run beyond what was recorded.
+    Raises `OTCacheError` for a grid that is none, a budget that does not fit, or a run beyond what was recorded.
     """
-    grid = np.asarray(sigmas, dtype=np.float64)
+    try:
+        grid = check_sigmas(sigmas)
+    except ValueError as error:
+        raise OTCacheError(f"{error}.") from None
     check_budget(budget, len(grid) - 1)
     if not statistics or not covers(statistics[0], grid):
         raise OTCacheError("Nothing was learnt of this range of noise levels; sample once in full.")
@@ -52,7 +55,7 @@ def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
 
 
 def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int]) -> Schedule:
-    """`compute_steps` on `sigmas` with fitted weights, from the visits of all `statistics`."""
+    """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics`; raises `OTCacheError`."""
     grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
     rows = weights([sight for known in statistics for sight in sights(known)], grid, compute_steps)
     origin, runs = first.origin, sum(known.runs for known in statistics)
@@ -69,7 +72,8 @@ def anchor_of(statistics: Statistics) -> Schedule:
 
     Scores are expected errors (`expected_errors`): estimates.
     """
-    budgets = range(min(statistics.errors, default=min(LEAST, statistics.steps // 2)), statistics.steps // 2 + 1)
+    most = max(statistics.steps // 2, 1)
+    budgets = range(min(min(statistics.errors, default=LEAST), most), most + 1)
     graph, errors = paths(statistics.recorded, budgets[-1]), expected_errors(statistics, budgets)
     made = [fitted([statistics], statistics.sigmas, graph[b]).replace(metric=METRIC, score=errors.get(b)) for b in budgets]
     return made[0].replace(stage="anchor", prepared=tuple(made))
@@ -179,9 +183,11 @@ def weights(known: Iterable[Sight], grid: np.ndarray, compute_steps: Sequence[in
         if end == start + 1:
             rows.append(((1.0,) + (0.0,) * (len(past) - 1)) * FITTED.bands)
             continue
-        span = grid[end] - grid[start]
-        gram, moment = alike(known, past, span, grid[0] - grid[-1])
         prior = prior_weights(past, grid[start : end + 1])
+        if not any(len(sight.past) >= len(past) for sight in known):  # of two or three recorded steps
+            rows.append(tuple(prior.tolist()) * FITTED.bands)
+            continue
+        gram, moment = alike(known, past, grid[end] - grid[start], grid[0] - grid[-1])
         rows.append(tuple(solve_ridge(gram, moment[:, None], prior[None], RIDGE).ravel().tolist()))
     return tuple(rows)
 
@@ -209,12 +215,14 @@ def alike(known: Sequence[Sight], past: np.ndarray, span: float, reach: float) -
 def expected_errors(statistics: Statistics, budgets: Iterable[int]) -> dict[int, float]:
     """{budget: expected relative root mean square error of the final latent}, an estimate; empty without rehearsals.
 
-    On a line in logarithms through what was measured in rehearsals, continued beyond them with the mean slope.
+    On a line in logarithms through what was measured in rehearsals, continued beyond them with the mean slope. Where more
+    evaluations gave more error (by chance), the smaller budget's error counts for both.
     """
     known = sorted(statistics.errors.items())
     if not known:
         return {}
     sizes, errors = np.log(np.maximum(np.array(known), 1e-9)).T
+    errors = np.minimum.accumulate(errors)
     slope = min((errors[-1] - errors[0]) / (sizes[-1] - sizes[0]), STEEP) if len(known) > 1 else STEEP
     found = {}
     for budget in budgets:
