@@ -8,7 +8,7 @@ and the weights up to the next one are fitted there to land on the recorded late
 Both are `CachedRun`s: whatever drives one, any sampler, drives them. They keep a sample of positions only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,23 +31,26 @@ DETERMINISTIC = 0.2  # of Euler's move outside their span; measured up to 0.09 w
 
 @dataclass(frozen=True)
 class Recording:
-    """What was kept of one full run of b latents: a trajectory for each, and where in the latent it lies."""
+    """What was kept of one full run of b latents: x [N + 1, b, ...] before each step and at the end, the velocities d
+    [N, b, ...], and where in the latent they lie. Rehearsals need no velocities, which may be None for them.
+    """
 
-    trajectories: Sequence[Trajectory]
+    sigmas: np.ndarray
+    x: torch.Tensor
+    d: torch.Tensor | None
     patches: Patches
 
     @property
-    def sigmas(self) -> np.ndarray:
-        """The run's grid, float64 [N + 1]."""
-        return self.trajectories[0].sigmas
-
-    def latents(self, start: int) -> torch.Tensor:
-        """What is kept of the latents at steps start..N, float32 [N + 1 - start, b, ...]."""
-        return torch.stack([trajectory.x[start:] for trajectory in self.trajectories], 1)
+    def trajectories(self) -> list[Trajectory]:
+        """One for each of the b; raises `OTCacheError` when anything is not finite."""
+        return [Trajectory(self.sigmas, self.x[:, case], self.d[:, case]) for case in range(self.x.shape[1])]
 
 
 class Recorder(CachedRun):
-    """Takes in every step of a run that is computed in full on `sigmas` [N + 1]; `recording` gives what was kept."""
+    """Takes in every step of a run that is computed in full on `sigmas` [N + 1]; `recording` gives what was kept.
+
+    Nothing is ever predicted, so that no whole evaluation is held: those of a video are large.
+    """
 
     def __init__(self, sigmas: np.ndarray):
         steps = len(sigmas) - 1
@@ -57,21 +60,28 @@ class Recorder(CachedRun):
         self._lost = ""
 
     def observe(self, step: int, d, x=None) -> None:
-        super().observe(step, d)
+        self._keep(step, x, lambda of: of(d), d.shape)
+
+    def evaluated(self, step: int, x, denoised, sigma: float) -> None:
+        self._keep(step, x, lambda of: of(denoised).neg_().add_(of(x)).div_(sigma), denoised.shape)
+
+    def _keep(self, step: int, x, velocity: Callable, shape) -> None:
+        """velocity: from `Patches.of`, what is kept of the velocity, whose shape is `shape`."""
+        self.evaluations += 1
         if self._lost:  # the first reason is the true one
             return
         self._patches = self._patches or Patches(x.shape, max(ELEMENTS // (2 * self.schedule.steps + 1) // len(x), 1))
         if step == len(self._kept) - 1:  # the sampler came back to it, at another latent (heun)
             del self._kept[-1]
-        if not x.shape == d.shape == self._patches.shape:
+        if not x.shape == shape == self._patches.shape:
             self._lost = CHANGED
         elif step != len(self._kept):
             self._lost = "the sampler did not go through the steps in their order"
         else:
-            self._kept.append((self._patches.of(x), self._patches.of(d)))
+            self._kept.append((self._patches.of(x), velocity(self._patches.of)))
 
     def forget(self) -> None:
-        if self._kept and self._history:
+        if self._kept:
             self._lost = self._lost or CHANGED
         super().forget()
 
@@ -92,10 +102,11 @@ class Recorder(CachedRun):
         x, d = (torch.stack(part).cpu() for part in zip(*self._kept, strict=True))
         moves = torch.from_numpy(np.diff(self.sigmas)).float().view(-1, *[1] * (d.ndim - 1)) * d
         x = torch.cat([x, (x[-1] + moves[-1])[None]])
-        runs = [Trajectory(self.sigmas, x[:, case], d[:, case]) for case in range(x.shape[1])]  # raises unless finite
+        if not all(torch.isfinite(part).all() for part in (x, d)):
+            raise OTCacheError("the run is not finite (NaN or infinity).")
         if added_noise(x[:-1], d, self.sigmas) > DETERMINISTIC:
             raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
-        return Recording(runs, self._patches)
+        return Recording(self.sigmas, x, d, self._patches)
 
 
 def added_noise(x: torch.Tensor, d: torch.Tensor, sigmas: np.ndarray) -> float:
@@ -136,13 +147,15 @@ def visit(evaluations: Sequence[torch.Tensor], latent: torch.Tensor, later: torc
 
     All on the CPU. Elements of one latent are averaged, latents added.
     """
-    parts = [[], [], []]
-    count = latent[0].numel()
-    for basis, way in zip(_bands(torch.stack(list(evaluations))), _bands(later - latent), strict=True):
-        parts[0].append((basis @ basis.T).numpy() / count)
-        parts[1].append((basis @ way.T).numpy() / count)
-        parts[2].append(way.square().sum(1).numpy() / count)
-    return Visit(*(np.stack(part) for part in parts))
+    evaluations, count = _bands(torch.stack(list(evaluations))), latent[0].numel()
+    grams = [basis @ basis.T for basis in evaluations]
+    moments, squares = [], []
+    for point in later:  # one after the other: in float64 and bands, all together would take several times what is kept
+        ways = _bands((point - latent)[None])
+        moments.append(torch.stack([basis @ way[0] for basis, way in zip(evaluations, ways, strict=True)]))
+        squares.append(torch.stack([way[0] @ way[0] for way in ways]))
+    parts = torch.stack(grams), torch.stack(moments, -1), torch.stack(squares, -1)
+    return Visit(*(part.numpy() / count for part in parts))
 
 
 def _bands(tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -175,7 +188,7 @@ class Rehearsal(CachedRun):
         steps = tuple(past for past, _ in self._history)
         self._kept = {past: self._kept[past] for past in steps[1:]} | {step: self._recording.patches.of(d).cpu()}
         seen = visit(
-            [self._kept[past] for past in steps], self._recording.patches.of(x).cpu(), self._recording.latents(step)[1:]
+            [self._kept[past] for past in steps], self._recording.patches.of(x).cpu(), self._recording.x[step + 1 :]
         )
         self.visits[steps] = seen
         _, end = self.schedule.segments[self._segment[step]]
