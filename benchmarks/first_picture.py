@@ -23,6 +23,8 @@ from otcache_core.sampling.solvers import SOLVERS, euler
 OUT = Path(__file__).parents[1] / "docs" / "first_picture.png"
 LEARNT_FROM, SHOWN_FROM, HELD_OUT, ROWS = 1000, 3000, 16, 4
 BUDGETS, SHOWN, PLAIN = (6, 8, 10, 12, 15, 20, 25), (15, 10, 8), 8
+OURS = "OTCache"
+PLAIN_SOLVERS = ("euler", "dpmpp_2m")
 YLABEL = "RMSE against the full run"
 
 
@@ -39,12 +41,12 @@ def main() -> None:
     def plain(solver, budget: int) -> torch.Tensor:
         return generator.decode(solver(generator, others, generator.sigmas(budget)))
 
-    made = {"OTCache, one run": {budget: ours(budget) for budget in BUDGETS}}
-    made |= {f"plain {name}": {b: plain(solver, b) for b in BUDGETS} for name, solver in SOLVERS.items()}
+    made = {OURS: {budget: ours(budget) for budget in BUDGETS}}
+    made |= {f"plain {name}": {b: plain(SOLVERS[name], b) for b in BUDGETS} for name in PLAIN_SOLVERS}
     errors = {name: {b: float(rmse(pictures, full).mean()) for b, pictures in row.items()} for name, row in made.items()}
     for name, row in errors.items():
         sys.stdout.write(f"{name:24}" + "".join(f"  {b}: {error:.4f}" for b, error in row.items()) + "\n")
-    shown = [full, *(made["OTCache, one run"][b] for b in SHOWN), plain(euler, PLAIN)]
+    shown = [full, *(made[OURS][b] for b in SHOWN), plain(euler, PLAIN)]
     few = sorted({round(i) for i in np.linspace(0, HELD_OUT - 1, ROWS)})  # spread over the set, not chosen
     captions = [["full run", *(f"{float(psnr(p[i : i + 1], full[i : i + 1])[0]):.1f} dB" for p in shown[1:])] for i in few]
     titles = [f"{b} evaluations" for b in (len(grid) - 1, *SHOWN)] + [f"plain, {PLAIN} steps"]

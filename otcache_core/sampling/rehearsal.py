@@ -8,7 +8,7 @@ and the weights up to the next one are fitted there to land on the recorded late
 Both are `CachedRun`s: whatever drives one, any sampler, drives them. They keep a sample of positions only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from .trajectory import Trajectory
 
 ELEMENTS = 3 * 2**20  # of all latents and velocities of a run that are kept: 12 MiB in float32
 SPAN = 4  # past velocities that a multistep sampler combines
+CHANGED = "conditionings, guidance or sizes changed in mid-run"
 DETERMINISTIC = 0.2  # of Euler's move outside their span; measured up to 0.09 without added noise and from 0.5 with it
 
 
@@ -58,30 +59,30 @@ class Recorder(CachedRun):
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # (latent, velocity), step by step
         self._lost = ""
 
-    def evaluated(self, step: int, x, denoised, sigma: float) -> None:
-        of = self._patches_of(x)
-        self._keep(step, of(x), of(denoised).neg_().add_(of(x)).div_(sigma))
-
     def observe(self, step: int, d, x=None) -> None:
-        of = self._patches_of(x)
-        self._keep(step, of(x), of(d))
+        self._keep(step, x, lambda of: of(d), d.shape)
 
-    def _patches_of(self, x):
-        self._patches = self._patches or Patches(x.shape, ELEMENTS // (2 * self.schedule.steps + 1) // len(x))
-        return self._patches.of
+    def evaluated(self, step: int, x, denoised, sigma: float) -> None:
+        self._keep(step, x, lambda of: of(denoised).neg_().add_(of(x)).div_(sigma), denoised.shape)
 
-    def _keep(self, step: int, x, d) -> None:
+    def _keep(self, step: int, x, velocity: Callable, shape) -> None:
+        """velocity: from `Patches.of`, what is kept of the velocity, whose shape is `shape`."""
         self.evaluations += 1
+        if self._lost:  # the first reason is the true one
+            return
+        self._patches = self._patches or Patches(x.shape, max(ELEMENTS // (2 * self.schedule.steps + 1) // len(x), 1))
         if step == len(self._kept) - 1:  # the sampler came back to it, at another latent (heun)
             del self._kept[-1]
-        if step != len(self._kept):
+        if not x.shape == shape == self._patches.shape:
+            self._lost = CHANGED
+        elif step != len(self._kept):
             self._lost = "the sampler did not go through the steps in their order"
-        elif not self._lost:
-            self._kept.append((x, d))
+        else:
+            self._kept.append((self._patches.of(x), velocity(self._patches.of)))
 
     def forget(self) -> None:
         if self._kept:
-            self._lost = "conditionings, guidance or sizes changed in mid-run"
+            self._lost = self._lost or CHANGED
         super().forget()
 
     @property
@@ -100,9 +101,11 @@ class Recorder(CachedRun):
             raise OTCacheError(f"{self._lost}.")
         x, d = (torch.stack(part).cpu() for part in zip(*self._kept, strict=True))
         moves = torch.from_numpy(np.diff(self.sigmas)).float().view(-1, *[1] * (d.ndim - 1)) * d
-        if added_noise(x, d, self.sigmas) > DETERMINISTIC:
-            raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
         x = torch.cat([x, (x[-1] + moves[-1])[None]])
+        if not all(torch.isfinite(part).all() for part in (x, d)):
+            raise OTCacheError("the run is not finite (NaN or infinity).")
+        if added_noise(x[:-1], d, self.sigmas) > DETERMINISTIC:
+            raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
         return Recording(self.sigmas, x, d, self._patches)
 
 
@@ -117,7 +120,8 @@ def added_noise(x: torch.Tensor, d: torch.Tensor, sigmas: np.ndarray) -> float:
         basis = d[max(step + 1 - SPAN, 0) : step + 1].flatten(1).double()
         move = (x[step + 1] - x[step]).flatten().double()
         rest = move - basis.T @ torch.linalg.lstsq(basis.T, move[:, None]).solution[:, 0]
-        shares.append(float(rest.norm() / (abs(sigmas[step + 1] - sigmas[step]) * basis[-1].norm())))
+        euler = abs(sigmas[step + 1] - sigmas[step]) * basis[-1].norm()
+        shares.append(float(rest.norm() / euler.clamp(min=torch.finfo(euler.dtype).tiny)))
     return float(np.median(shares)) if shares else 0.0
 
 
@@ -139,7 +143,10 @@ class Visit:
 
 
 def visit(evaluations: Sequence[torch.Tensor], latent: torch.Tensor, later: torch.Tensor) -> Visit:
-    """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...]."""
+    """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...].
+
+    All on the CPU. Elements of one latent are averaged, latents added.
+    """
     evaluations, count = _bands(torch.stack(list(evaluations))), latent[0].numel()
     grams = [basis @ basis.T for basis in evaluations]
     moments, squares = [], []
@@ -194,4 +201,6 @@ class Rehearsal(CachedRun):
         velocities = [d for _, d in self._history]
         _, end = self.schedule.segments[self._segment[self._history[0][0]]]
         grid = self.sigmas[self._history[0][0] : end + 1]
+        if len(grid) == 2:  # between two compute steps (a sampler's stage), as in other runs
+            return torch.zeros_like(velocities[0])
         return ramp_slope(mean_velocity(self._row, velocities, FITTED.bands), velocities[0], grid)
