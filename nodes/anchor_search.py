@@ -52,8 +52,10 @@ class OTAnchorSearch(io.ComfyNode):
     @classmethod
     def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
         from ..otcache_core.calibration.study import open_storage
+        from .host import learned
         from .host.calibration import run_on_model
         from .host.identity import fingerprint, model_fingerprint
+        from .host.known import origin_at
         from .host.progress import NodeProgress, duration
         from .host.suitability import made_on
 
@@ -84,6 +86,8 @@ class OTAnchorSearch(io.ComfyNode):
         found = run_on_model(model, setting, work, vae, progress.tick)
         progress.done()
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
+        with learned.kept_if_possible():
+            learned.remember_anchor(learned.model_key(model), origin_at(model, "euler", setting.cfg), anchor)
         return io.NodeOutput(anchor, plot(anchor, reference), summary(found, cases))
 
 

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import comfy.samplers
 import folder_paths
+import numpy as np
 from comfy_api.latest import io
 
+from ..otcache_core.calibration.lessons import lesson
 from ..otcache_core.calibration.pipeline import REFERENCE_BUDGET, Settings, reference_schedule
 from ..otcache_core.calibration.recording import observe
+from ..otcache_core.calibration.solving import LEARNT, paths
 from ..otcache_core.errors import OTCacheError
 from .schema import OTCalibration, OTSchedule, field, schema
 
+TAUGHT = 2  # cases that are rehearsed too, so that other grids profit
 STRIPS = (5, 8, 10, 12, 15, 20, 25)
 
 
@@ -71,8 +75,10 @@ class OTReferenceSchedule(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, budget,
                 cases, gamma) -> io.NodeOutput:  # fmt: skip
+        from .host import learned
         from .host.calibration import Calibration, run_on_model
         from .host.identity import model_fingerprint
+        from .host.known import origin_at
         from .host.progress import NodeProgress
         from .host.setting import make_setting
         from .host.suitability import made_on
@@ -86,15 +92,26 @@ class OTReferenceSchedule(io.ComfyNode):
             raise OTCacheError(f"The budget is {budget[0]}, but the run has {len(grid) - 1} steps; choose a smaller budget.")
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
         marks = model_fingerprint(model), setting.fingerprint()
+        key, origin = learned.model_key(model), origin_at(model, "euler", cfg[0])
+        known = next((one for one in learned.recall(key) if one.origin == origin and np.array_equal(one.sigmas, grid)), None)
         folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 
         def work(generator):
             begin = time.perf_counter()
             observed = observe(generator, setting.cases, grid, gamma[0], progress, folder)
             seconds = (time.perf_counter() - begin) / max(generator.evaluations, 1)
-            return observed, reference_schedule(generator, observed, settings), seconds
+            # A calibration teaches as ordinary runs do, and begins with what those have taught.
+            few = slice(TAUGHT)
+            before = generator.evaluations
+            taught = lesson(generator, setting.cases[few], observed.trajectories[few], origin, known)
+            observed.evaluations["lesson"] = (generator.evaluations - before) / len(setting.cases)
+            if known:
+                observed.paths[LEARNT] = paths((known + taught).recorded, taught.steps - 1)
+            return observed, reference_schedule(generator, observed, settings), seconds, taught
 
-        observed, reference, seconds = run_on_model(model, setting, work, tick=progress.tick)
+        observed, reference, seconds, taught = run_on_model(model, setting, work, tick=progress.tick)
+        with learned.kept_if_possible():
+            learned.remember(key, taught)
         progress.done()
         shutil.rmtree(folder, ignore_errors=True)  # finished: from here on ComfyUI keeps the result
         reference = reference.replace(sampler=sampler_name[0], scheduler=scheduler[0])

@@ -8,6 +8,7 @@ import folder_paths
 from ..otcache_core.errors import OTCacheError
 
 FOLDER = "otcache_schedules"
+LEARNED = "learned"  # the folder in it of what ordinary runs taught
 SUFFIX = ".json"
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
 _LONGEST = 100
@@ -21,8 +22,12 @@ def register_folder() -> None:
 
 
 def saved_names() -> list[str]:
-    """Files relative to the folder, as they are now; each ends in .json, which no preset's name does."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if not Path(name).name.startswith(".")]
+    """Files relative to the folder, as they are now; each ends in .json, which no preset's name does.
+
+    What is kept there of learnt models is not among them.
+    """
+    names = [Path(name) for name in folder_paths.get_filename_list(FOLDER)]
+    return [str(name) for name in names if not name.name.startswith(".") and name.parts[0] != LEARNED]
 
 
 def saved_path(name: str) -> Path:

@@ -55,7 +55,7 @@ def with_auto_cache(
         same = next((one for one in known if one.origin == origin and np.array_equal(one.sigmas, grid)), None)
         in_full = budget >= len(grid) - 1
         if known and known[0].visits and learn == WHEN_NEEDED and not in_full:
-            return HostRun(lambda: CachedRun(solved(known, grid, budget)), grid, guider, sampler, level)
+            return HostRun(lambda: CachedRun(solved(key, known, grid, budget)), grid, guider, sampler, level)
 
         def keep(statistics: Statistics) -> str:
             if same is None or same.runs < learned.ENOUGH:

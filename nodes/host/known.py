@@ -8,10 +8,12 @@ import numpy as np
 from ...otcache_core.calibration.solving import covers, fitted, solve
 from ...otcache_core.calibration.statistics import Origin, Statistics
 from ...otcache_core.errors import OTCacheError
+from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import Schedule, check_sigmas
 from . import learned
 from .suitability import made_on
 
+SAME = 1e-5  # relative: grids that are one
 SOLVED = 32  # schedules that are kept for the grids and budgets in use
 UNFITTED = ("preset", "uniform")  # stages of schedules that name steps and no weights
 
@@ -20,12 +22,14 @@ _solved: OrderedDict[tuple, Schedule] = OrderedDict()
 
 def origin_of(guider, sampler) -> Origin:
     """What tells the statistics of a run of `guider` with `sampler` from others of the same model."""
-    made = made_on(guider.model_patcher)
     name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
-    return Origin(
-        model_class=made["model_class"][:200], noise=made["noise"], sampler=name.removeprefix("sample_")[:100],
-        cfg=float(getattr(guider, "cfg", 1.0)),
-    )  # fmt: skip
+    return origin_at(guider.model_patcher, name.removeprefix("sample_"), float(getattr(guider, "cfg", 1.0)))
+
+
+def origin_at(model, sampler: str, cfg: float) -> Origin:
+    """The same for a ModelPatcher, a sampler's name and a guidance scale."""
+    made = made_on(model)
+    return Origin(model_class=made["model_class"][:200], noise=made["noise"], sampler=sampler[:100], cfg=cfg)
 
 
 def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> list[Statistics]:
@@ -52,17 +56,26 @@ def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> li
     return sorted(near, key=lambda one: (abs(np.log(one.steps / steps)), -one.runs))
 
 
-def solved(known: Sequence[Statistics], grid: np.ndarray, budget: int) -> Schedule:
-    """`solve`, remembered for the statistics, grids and budgets in use."""
+def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int) -> Schedule:
+    """The best that is known of the model `key` for `budget` evaluations on `grid`.
+
+    What a calibration has prepared for this very grid; else its steps, or the graph's, with weights solved here. Remembered
+    for the statistics, grids and budgets in use.
+    """
+    anchor = learned.recall_anchor(key, known[0].origin) if known[0].origin.sampler == "euler" else None
+    prepared = next((schedule for schedule in anchor.prepared if schedule.budget == budget), None) if anchor else None
+    if prepared and prepared.steps == len(grid) - 1 and np.allclose(prepared.sigmas, grid, rtol=SAME, atol=SAME):
+        return prepared.replace(sigmas=tuple(grid.tolist()))
     # Sums are made anew at each reading; what they hold tells them apart.
     mark = tuple((one.origin, one.runs, one.sigmas.tobytes(), float(one.grams.sum())) for one in known)
-    key = mark, grid.tobytes(), budget
-    if key not in _solved:
-        _solved[key] = solve(known, grid, budget)
+    place = mark, prepared and prepared.compute_steps, grid.tobytes(), budget
+    if place not in _solved:
+        steps = retime(prepared, grid).compute_steps if prepared and covers(prepared, grid) else ()
+        _solved[place] = fitted(known, grid, steps) if len(steps) == budget else solve(known, grid, budget)
         while len(_solved) > SOLVED:
             _solved.popitem(last=False)
-    _solved.move_to_end(key)
-    return _solved[key]
+    _solved.move_to_end(place)
+    return _solved[place]
 
 
 def with_learnt_weights(schedule: Schedule, guider, sampler, grid: np.ndarray) -> Schedule:

@@ -8,21 +8,25 @@ import logging
 import re
 import shutil
 import uuid
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import folder_paths
 
-from ...otcache_core.calibration.statistics import Statistics, load_statistics
+from ...otcache_core.calibration.statistics import Origin, Statistics, load_statistics
 from ...otcache_core.errors import OTCacheError
-from ..saved_schedules import FOLDER
+from ...otcache_core.schedules.schedule import Schedule, load_schedule
+from ..saved_schedules import FOLDER, LEARNED
 from .suitability import noise_kind
 from .weight_samples import own_weights, weight_words
 
-LEARNED, SUFFIX = "learned", ".safetensors"
+SUFFIX = ".safetensors"
 MARK = 20  # hexadecimal digits of a key
 ENOUGH = 8  # runs on one grid with one sampler and guidance: more of them change nothing
 
-_read: dict[Path, tuple[tuple[int, int], Statistics | str]] = {}  # by file: its state, and what lies in it or why nothing does
+# By file: its state, and what lies in it, or why nothing does.
+_read: dict[Path, tuple[tuple[int, int], Statistics | Schedule | str]] = {}
 
 
 def model_key(patcher) -> str:
@@ -76,7 +80,8 @@ def titles() -> dict[str, tuple[str, Statistics]]:
     return found
 
 
-def _load(path: Path) -> Statistics | None:
+def _load(path: Path, load: Callable = load_statistics):
+    """What `load` reads from `path`, read again only when the file has changed; None when it is damaged or gone."""
     try:
         state = path.stat()
         mark = state.st_mtime_ns, state.st_size
@@ -84,17 +89,43 @@ def _load(path: Path) -> Statistics | None:
         return None
     if path not in _read or _read[path][0] != mark:
         try:
-            _read[path] = mark, load_statistics(path)
+            _read[path] = mark, load(path)
         except OTCacheError as error:
             logging.warning("OTCache: %s", error)
             _read[path] = mark, str(error)
     known = _read[path][1]
-    return known if isinstance(known, Statistics) else None
+    return None if isinstance(known, str) else known
 
 
 def remember(key: str, statistics: Statistics) -> None:
     """Keep a lesson about the model `key`; raises `OTCacheError` when it cannot be written."""
     statistics.save(folder(key) / f"{uuid.uuid4().hex}{SUFFIX}")
+
+
+def remember_anchor(key: str, origin: Origin, anchor: Schedule) -> None:
+    """Keep a calibrated anchor and the budgets that it carries; raises `OTCacheError` when it cannot be written."""
+    anchor.save(folder(key) / f"{_anchor_name(origin)}{uuid.uuid4().hex}.json")
+
+
+def recall_anchor(key: str, origin: Origin) -> Schedule | None:
+    """The newest anchor calibrated at this guidance, or None."""
+    for path in sorted(folder(key).glob(f"{_anchor_name(origin)}*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if (anchor := _load(path, load_schedule)) is not None:
+            return anchor
+    return None
+
+
+def _anchor_name(origin: Origin) -> str:
+    return f"anchor-{origin.sampler}-cfg{origin.cfg:g}-"
+
+
+@contextmanager
+def kept_if_possible():
+    """Say in the log, and no more, that something could not be kept."""
+    try:
+        yield
+    except OTCacheError as error:
+        logging.warning("OTCache: %s", error)
 
 
 def forget(key: str) -> None:

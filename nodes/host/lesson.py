@@ -6,7 +6,7 @@ from dataclasses import replace
 import comfy.model_management
 import numpy as np
 
-from ...otcache_core.calibration.solving import paths
+from ...otcache_core.calibration.lessons import rehearsal_steps
 from ...otcache_core.calibration.statistics import (
     MOST_STEPS,
     Origin,
@@ -90,11 +90,7 @@ class Lesson:
         statistics = of_recording(recording, self._origin)
         if not self._rehearses:
             return statistics, 0
-        chosen = list(self._known.rehearsals) if self._known else []
-        if not chosen:
-            budgets = rehearsed_budgets(statistics.steps)
-            graph = paths(statistics.recorded, max(budgets))
-            chosen = [graph[budget] for budget in budgets]
+        chosen = rehearsal_steps(statistics, self._known)
         visits, errors = [], {}
         self._rehearsing = True
         for number, steps in enumerate(chosen, 1):

@@ -9,6 +9,7 @@ conditioning on the previous compute step, DPCache (2602.22654); propagating the
 """
 
 from collections.abc import Callable
+from itertools import groupby
 
 import numpy as np
 
@@ -41,20 +42,26 @@ def edge_errors(
     """
     if predictor.kind == "mean_velocity":
         return recorded.mean_squares(recorded.displacements(start) - mean_velocity_segments(recorded, start, span))
-    history, fitted = history_of(start, previous), predictor.kind == "fitted"
+    return history_errors(recorded, start, np.array([history_of(start, previous)]), predictor, ridge)[0]
+
+
+def history_errors(recorded: Recorded, start: int, histories: np.ndarray, predictor: Predictor, ridge: float) -> np.ndarray:
+    """`edge_errors` float64 [histories, N - start, cases] for each row of `histories` [histories, m], newest step first.
+
+    All of them at once: a graph of 50 steps has 1226, and one by one they take several times as long.
+    """
+    fitted = predictor.kind == "fitted"
     order, damping = (1, PRIOR_DAMPING) if fitted else (ORDERS[predictor.kind], predictor.damping)
-    weights = extrapolated_displacements(recorded.sigmas[history], recorded.sigmas[start:], order, damping)
+    weights = extrapolated_displacements(recorded.sigmas[histories], recorded.sigmas[start:], order, damping)
     total = 0.0
     for products in recorded.band_products if fitted and predictor.bands > 1 else [recorded.products]:
-        basis, moments, squares = products.of_segments(start, history)
-        if fitted:  # over all cases at once
-            used = solve_ridge(basis.sum(0), moments.sum(0).T, weights, ridge)
-        else:
-            used = weights
-        errors = squares - 2 * np.einsum("jm,cmj->cj", used, moments) + np.einsum("jm,cml,jl->cj", used, basis, used)
-        errors[:, 0] *= not fitted  # an edge of length one computes its only step
-        total = total + np.maximum(errors, 0.0).T
-    return total
+        basis, moments, squares = products.of_segments(start, histories)
+        moments = moments.swapaxes(-1, -2)
+        used = solve_ridge(basis.sum(0), moments.sum(0), weights, ridge) if fitted else weights  # over all cases at once
+        errors = ((used @ basis - 2 * moments) * used).sum(-1) + squares[:, None]
+        errors[..., 0] *= not fitted  # an edge of length one computes its only step
+        total = total + np.maximum(errors, 0.0)
+    return np.moveaxis(total, 0, -1)
 
 
 def mean_velocity_segments(recorded: Recorded, start: int, span: int) -> np.ndarray:
@@ -90,7 +97,10 @@ def edge_costs(
             spans[start, start + 1 :] = np.argmin(errors, axis=0)
             costs[: max(start, 1), start, start + 1 :] = np.sqrt(np.min(errors, axis=0))
             continue
-        by_previous = [edge_errors(recorded, start, p, predictor, ridge=ridge).mean(1) for p in range(max(start, 1))]
+        by_previous = np.concatenate([
+            history_errors(recorded, start, np.array(list(histories)), predictor, ridge).mean(-1)
+            for _, histories in groupby((history_of(start, p) for p in range(max(start, 1))), key=len)
+        ])  # fmt: skip
         if conditioned:
             costs[: len(by_previous), start, start + 1 :] = np.sqrt(by_previous)
         else:

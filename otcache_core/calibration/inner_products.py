@@ -28,13 +28,14 @@ class Products:
         """(x_i - x_0)(x_j - x_0), float64 [cases, N + 1, N + 1]."""
         return np.cumsum(np.insert(self.mixed * np.diff(self.grid)[:, None], 0, 0.0, axis=1), axis=1)
 
-    def of_segments(self, start: int, steps: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the error of segments from `start` to j = start + 1..N is made of, for evaluations at `steps` [m].
+    def of_segments(self, start: int, steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the error of segments from `start` to j = start + 1..N is made of, for evaluations at `steps` [..., m].
 
-        Returns products of the evaluations [cases, m, m], of them with x_j - x_start [cases, m, J], and of that with itself
-        [cases, J].
+        Returns products of the evaluations [cases, ..., m, m], of them with x_j - x_start [cases, ..., m, J], and of that
+        with itself [cases, J].
         """
-        basis = self.velocities[:, steps][:, :, steps]
+        steps = np.asarray(steps)
+        basis = self.velocities[:, steps[..., :, None], steps[..., None, :]]
         moments = self.mixed[:, steps, start + 1 :] - self.mixed[:, steps, start, None]
         ends = np.arange(start + 1, len(self.grid))
         squares = self.latents[:, ends, ends] - 2 * self.latents[:, start, ends] + self.latents[:, start, start, None]

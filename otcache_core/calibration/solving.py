@@ -8,6 +8,7 @@ has gone astray there.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -122,7 +123,7 @@ def at_sigmas(recorded: Recorded, grid: np.ndarray) -> Recorded:
 
 @dataclass(frozen=True)
 class Sight:
-    """A visit in noise levels instead of steps: sigmas of its evaluations [m], newest first, and of later points [J].
+    """A visit in noise levels instead of steps: sigmas of its evaluations [m], newest first, and of later points [J], J >= 1.
 
     doubt: how much less it counts than a visit of a rehearsal.
     """
@@ -132,9 +133,23 @@ class Sight:
     visit: Visit
     doubt: float = 0.0
 
-    @property
+    @cached_property
     def gaps(self) -> np.ndarray:
-        return -np.diff(self.past)
+        """Between its evaluations, [m - 1], the newest first."""
+        return np.diff(self.past)
+
+    def moment(self, span: float) -> np.ndarray:
+        """Of its evaluations with x_j - x per unit of sigma, for j `span` (below 0) away or at the end, float64 [bands, m].
+
+        x_j moves along straight lines between the recorded points, and along one from x itself to the first of them.
+        """
+        ways = self.later - self.past[0]
+        j = min(int(np.searchsorted(-ways, -span)), len(ways) - 1)
+        span, after = max(span, ways[-1]), self.visit.moments[..., j]
+        if not j:
+            return after / ways[0]
+        share = (span - ways[j - 1]) / (ways[j] - ways[j - 1])
+        return (share * after + (1 - share) * self.visit.moments[..., j - 1]) / span
 
 
 def sights(statistics: Statistics) -> list[Sight]:
@@ -170,8 +185,8 @@ def alike(known: Sequence[Sight], past: np.ndarray, span: float, reach: float) -
 
     A sight of more evaluations counts with its newest m. Returns (gram [bands, m, m], moment [bands, m] per unit of span).
     """
-    m, gaps = len(past), -np.diff(past)
-    fitting = [sight for sight in known if len(sight.past) >= m and len(sight.later)]
+    m, gaps = len(past), np.diff(past)
+    fitting = [sight for sight in known if len(sight.past) >= m]
     distance = np.array([
         ((past[0] - sight.past[0]) / (NEAR * reach)) ** 2
         + (np.log(gaps / sight.gaps[: m - 1]) ** 2).sum() / ALIKE**2 + sight.doubt
@@ -180,11 +195,8 @@ def alike(known: Sequence[Sight], past: np.ndarray, span: float, reach: float) -
     share = np.exp(-(distance - distance.min()) / 2 / WIDTH**2)
     gram, moment = 0.0, 0.0
     for number in np.flatnonzero(share > 1e-3):
-        sight, seen = fitting[number], fitting[number].visit
-        there = max(span, sight.later[-1] - sight.past[0])
-        # x_j - x at the sight's own points and, right at its beginning, what a single evaluation says.
-        ways = np.array([[np.interp(-(sight.past[0] + there), -sight.later, row) for row in band[:m]] for band in seen.moments])
-        gram, moment = gram + share[number] * seen.gram[:, :m, :m], moment + share[number] * ways / there
+        gram = gram + share[number] * fitting[number].visit.gram[:, :m, :m]
+        moment = moment + share[number] * fitting[number].moment(span)[:, :m]
     return gram, moment
 
 

@@ -12,33 +12,38 @@ PRIOR_DAMPING = 0.5  # what fitted weights are pulled to: linear extrapolation, 
 
 
 def divided_differences(past: np.ndarray) -> np.ndarray:
-    """Newton's divided differences of order 0..m - 1 at `past` [m] (newest first), float64 rows [m, m] over evaluations."""
-    rows = np.eye(len(past))
-    for order in range(1, len(past)):
-        for i in range(len(past) - 1, order - 1, -1):
-            rows[i] = (rows[i] - rows[i - 1]) / (past[i] - past[i - order])
+    """Newton's divided differences of order 0..m - 1 at `past` [..., m] (newest first), float64 rows [..., m, m]."""
+    count = past.shape[-1]
+    rows = np.zeros((*past.shape, count))
+    rows[..., range(count), range(count)] = 1.0
+    for order in range(1, count):
+        for i in range(count - 1, order - 1, -1):
+            rows[..., i, :] = (rows[..., i, :] - rows[..., i - 1, :]) / (past[..., i] - past[..., i - order])[..., None]
     return rows
 
 
 def extrapolation_weights(past: np.ndarray, sigmas, order: int, damping: float = 1.0) -> np.ndarray:
-    """Weights float64 [..., m] of the evaluations at `past` (newest first, [m]) that predict the velocity at `sigmas` [...].
+    """Weights float64 [..., m] of the evaluations at `past` that predict the velocity at `sigmas` [...].
 
-    order 0 holds, 1 is linear, 2 quadratic in sigma; fewer evaluations lower the order. `damping` scales all but hold.
+    past: [m] or [..., m], newest first, other axes broadcast against those of `sigmas`. order 0 holds, 1 is linear, 2
+    quadratic in sigma; fewer evaluations lower the order. `damping` scales all but hold.
     """
     rows = divided_differences(past)
     offsets = np.asarray(sigmas, dtype=np.float64)[..., None] - past
-    weights = np.broadcast_to(rows[0], (*offsets.shape[:-1], len(past))).copy()
-    for k in range(1, min(order, len(past) - 1) + 1):
-        weights += damping * np.prod(offsets[..., :k], axis=-1)[..., None] * rows[k]
+    weights = np.broadcast_to(rows[..., 0, :], offsets.shape).copy()
+    for k in range(1, min(order, past.shape[-1] - 1) + 1):
+        weights += damping * np.prod(offsets[..., :k], axis=-1)[..., None] * rows[..., k, :]
     return weights
 
 
 def extrapolated_displacements(past: np.ndarray, sigmas: np.ndarray, order: int, damping: float = 1.0) -> np.ndarray:
-    """Displacement float64 [M, m] up to each grid point of `sigmas` [M + 1] after the first, in units of each evaluation.
+    """Displacement float64 [..., M, m] up to each grid point of `sigmas` [M + 1] after the first, in units of each evaluation.
 
-    The first of `sigmas` is the compute step past[0], where extrapolation of any order gives its own evaluation.
+    past: [..., m], newest first. The first of `sigmas` is the compute step past[..., 0], where extrapolation of any order
+    gives its own evaluation.
     """
-    return np.cumsum(np.diff(sigmas)[:, None] * extrapolation_weights(past, sigmas[:-1], order, damping), axis=0)
+    weights = extrapolation_weights(past[..., None, :], sigmas[:-1], order, damping)
+    return np.cumsum(np.diff(sigmas)[:, None] * weights, axis=-2)
 
 
 def extrapolated_mean_weights(past: np.ndarray, sigmas: np.ndarray, order: int, damping: float = 1.0) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_nothing_is_overwritten_unless_asked(host, folder):
     assert (folder / "x.json").read_text() == "not a schedule"
     assert save(host, second, "x", overwrite=True) == folder / "x.json"
     assert host.run("OTLoadSchedule", schedule="x.json") == (second,)
-    assert sorted(os.listdir(folder)) == ["x.json", "x_2.json", "x_3.json"]
+    assert sorted(path.name for path in folder.glob("*.json")) == ["x.json", "x_2.json", "x_3.json"]
 
 
 def test_failed_write_leaves_nothing(host, folder, monkeypatch):

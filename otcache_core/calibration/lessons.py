@@ -1,0 +1,62 @@
+"""Lessons without a sampler: rehearsals of recorded cases on a generator, integrated with Euler."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..sampling.patches import Patches
+from ..sampling.rehearsal import Recording, Rehearsal
+from ..sampling.rollout import Generator
+from ..sampling.trajectory import Trajectory
+from .solving import paths
+from .statistics import Origin, Statistics, of_recording, rehearsed_budgets, summed
+
+ELEMENTS = 2**16  # of a latent that are kept
+
+
+def rehearsal_steps(statistics: Statistics, known: Statistics | None = None) -> list[tuple[int, ...]]:
+    """The compute steps to rehearse: those of `known` lessons on the same grid, so that both add up, else the graph's own."""
+    if known is not None and known.rehearsals:
+        return list(known.rehearsals)
+    budgets = rehearsed_budgets(statistics.steps)
+    graph = paths(statistics.recorded, max(budgets, default=1))
+    return [graph[budget] for budget in budgets]
+
+
+def lesson(
+    generator: Generator, cases: Sequence, trajectories: Sequence[Trajectory], origin: Origin = Origin(),  # noqa: B008
+    known: Statistics | None = None,
+) -> Statistics:  # fmt: skip
+    """What recorded full runs of `cases` teach, each rehearsed on `generator`; see `statistics` and `sampling.rehearsal`.
+
+    Makes `sum(rehearsed_budgets(N))` evaluations a case. Raises `OTCacheError` when a rehearsal is not finite.
+    """
+    total = None
+    for case, full in zip(cases, trajectories, strict=True):
+        patches = Patches(full.x[:1].shape, ELEMENTS)
+        kept = Trajectory(full.sigmas, *(torch.cat([patches.of(row[None]) for row in part]) for part in (full.x, full.d)))
+        recording = Recording([kept], patches)
+        one = of_recording(recording, origin)
+        visits, errors = [], {}
+        for steps in rehearsal_steps(one, total or known):
+            rehearsal = Rehearsal(recording, steps)
+            landed = euler(generator, case, rehearsal)
+            visits += rehearsal.visits.items()
+            errors[steps] = tuple(float(part.double().square().mean()) for part in (landed - full.x[-1], full.x[-1]))
+        one = replace(one, visits=summed(visits), rehearsals=errors)
+        total = one if total is None else total + one
+    return total
+
+
+def euler(generator: Generator, case, run) -> torch.Tensor:
+    """The final latent [*latent] of `case` under `run`, a `CachedRun`, which is told the latents too."""
+    x = generator.noise(case)[None]
+    for step, (sigma, following) in enumerate(zip(run.sigmas[:-1], run.sigmas[1:], strict=True)):
+        if run.computes(step):
+            d = generator.velocity(x, float(sigma), [case])
+            run.observe(step, d, x)
+        else:
+            d = run.predict(step)
+        x = x + d * float(following - sigma)
+    return x[0]
