@@ -32,7 +32,7 @@ In later sessions OT Load Schedule gives you flux1-dev: connect it to OT Budget 
 
 **Not tried yet on this model.** So far OTCache was measured only on the tiny model that comes with it (otcache_demo).
 
-**Files**, 34 GB in all. ComfyUI offers to download those that are missing.
+**Files**, 34 GB in all, and where they go. ComfyUI offers to download those that are missing.
 
 {listed(model_files.FLUX_DEV)}
 """
