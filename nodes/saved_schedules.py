@@ -6,9 +6,8 @@ from pathlib import Path
 import folder_paths
 
 from ..otcache_core.errors import OTCacheError
+from .host.learned import FOLDER, LEARNED
 
-FOLDER = "otcache_schedules"
-LEARNED = "learned"  # the folder in it of what ordinary runs taught
 SUFFIX = ".json"
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
 _LONGEST = 100

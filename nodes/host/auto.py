@@ -7,6 +7,7 @@ import numpy as np
 
 from ...otcache_core.calibration.solving import expected_errors
 from ...otcache_core.calibration.statistics import Statistics
+from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.schedules.interpolation import budget_for_speedup, error_curve, smallest_budget
 from . import learned
@@ -44,11 +45,13 @@ def with_auto_cache(
     say: Callable[[str], None] | None = None,
 ):  # fmt: skip
     """A clone of the ModelPatcher `model` whose runs teach and are then cached; see `attach.with_cache`."""
+    forgotten = set()  # once only, for the samplers of one workflow may teach different parts of a run
 
     def begin(guider, sampler, grid):
         key = learned.model_key(guider.model_patcher)
-        if learn == ANEW:
+        if learn == ANEW and key not in forgotten:
             learned.forget(key)
+            forgotten.add(key)
         origin = origin_of(guider, sampler)
         known = fitting(learned.recall(key), origin, grid)
         budget = target.evaluations(len(grid) - 1, known[0] if known else None)
@@ -57,12 +60,18 @@ def with_auto_cache(
         if known and known[0].visits and learn == WHEN_NEEDED and not in_full:
             return HostRun(lambda: CachedRun(solved(key, known, grid, budget)), grid, guider, sampler, level)
 
+        rehearses = not in_full or target.choose == BY_ERROR
+        if same and same.runs >= learned.ENOUGH and (same.visits or not rehearses):
+
+            def follow():
+                raise OTCacheError(f"{same.runs} runs like this one were learnt from, and more of them change nothing")
+
+            return HostRun(follow, grid, guider, sampler)
+
         def keep(statistics: Statistics) -> str:
-            if same is None or same.runs < learned.ENOUGH:
-                learned.remember(key, statistics)
+            learned.remember(key, statistics)
             return f"the next one makes {target.evaluations(len(grid) - 1, statistics)} of {len(grid) - 1}"
 
-        rehearses = not in_full or target.choose == BY_ERROR
         return Lesson(grid, guider, sampler, origin, same, keep, rehearses, say)
 
     return with_runs(model, begin, on_report)

@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import folder_paths
+import torch
 
 from ...otcache_core.calibration.statistics import Origin, Statistics, load_statistics
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.schedules.schedule import Schedule, load_schedule
-from ..saved_schedules import FOLDER, LEARNED
 from .suitability import noise_kind
 from .weight_samples import own_weights, weight_words
 
-SUFFIX = ".safetensors"
+FOLDER = "otcache_schedules"  # in ComfyUI's models folder
+LEARNED, SUFFIX = "learned", ".safetensors"  # LEARNED: the folder in it of what ordinary runs taught
 MARK = 20  # hexadecimal digits of a key
 ENOUGH = 8  # runs on one grid with one sampler and guidance: more of them change nothing
 
@@ -33,15 +34,28 @@ def model_key(patcher) -> str:
     """The name under which what is learnt of a ModelPatcher's model is kept: its class and a hash.
 
     Equal for equal configuration, kind of prediction and weights before patches, whatever LoRA, shift, device or wrapper is
-    on it. Weights are sampled where they lie, which takes milliseconds.
+    on it. A merge, whose patches are another model's weights, is another model. Weights are sampled where they lie, which
+    takes milliseconds.
     """
     model, sampling = patcher.model, patcher.get_model_object("model_sampling")
     kinds = [cls.__name__ for cls in type(sampling).__mro__ if not cls.__name__.startswith("ModelSampling")]
     config = getattr(getattr(model, "model_config", None), "unet_config", None)
     words = [type(model).__name__, noise_kind(sampling), kinds, sorted(map(str, (config or {}).items()))]
     weights = {name: tensor for name, tensor in own_weights(patcher).items() if name.startswith("diffusion_model.")}
-    mark = hashlib.sha256(repr([words, weight_words(weights)]).encode()).hexdigest()[:MARK]
+    words += [weight_words(weights), *merged_words(patcher)]
+    mark = hashlib.sha256(repr(words).encode()).hexdigest()[:MARK]
     return f"{re.sub(r'[^A-Za-z0-9_-]', '', type(model).__name__)[:60]}-{mark}"
+
+
+def merged_words(patcher) -> list:
+    """What tells merges with other models apart: whose weights, and how strong; nothing where none was merged in."""
+    shares, theirs = [], {}
+    for name, patches in patcher.patches.items():
+        for number, (share, value, own, *rest) in enumerate(patches):
+            if isinstance(value, list) and isinstance(value[0][0], torch.Tensor):  # [(weight, ...), patches on it, ...]
+                shares.append((name, number, share, own, *rest[:1]))
+                theirs[name, number] = value[0][0]
+    return [sorted(shares), weight_words(theirs)] if theirs else []
 
 
 def folder(key: str) -> Path:
@@ -132,4 +146,4 @@ def forget(key: str) -> None:
     """Drop all that was learnt of the model `key`."""
     shutil.rmtree(folder(key), ignore_errors=True)
     for path in [path for path in _read if path.parent == folder(key)]:
-        del _read[path]
+        _read.pop(path, None)

@@ -1,5 +1,7 @@
 """A lesson: one run in full, recorded while it is made, then short rehearsals of the same run."""
 
+import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -75,9 +77,18 @@ class Lesson:
         try:
             if denoise_mask is not None:
                 raise OTCacheError("a part of the picture is masked, which teaches nothing")
+            if not output.isfinite().all():
+                raise OTCacheError("the run was not finite (NaN or infinity)")
             statistics, evaluations = self._learn(self._run.cached.recording(), again, output)
         except OTCacheError as error:
             self._tell(f"nothing was learnt: {str(error).rstrip('.')}")
+            return output
+        except comfy.model_management.InterruptProcessingException:  # an Exception in older versions
+            raise
+        except Exception as error:  # whatever fails here, the picture is made
+            # As text: a traceback that a log handler keeps would keep the run's tensors.
+            logging.warning("OTCache: learning from a run failed\n%s", traceback.format_exc())
+            self._tell(f"nothing was learnt: {type(error).__name__}, see the log")
             return output
         rehearsed = f", with {evaluations} evaluations more to rehearse" if evaluations else ""
         try:
@@ -91,22 +102,26 @@ class Lesson:
         if not self._rehearses:
             return statistics, 0
         chosen = rehearsal_steps(statistics, self._known)
-        visits, errors = [], {}
+        visits, errors, made = [], {}, 0
         self._rehearsing = True
         for number, steps in enumerate(chosen, 1):
             self._say(f"rehearsing {number} of {len(chosen)}, {len(steps)} evaluations")
             rehearsal = Rehearsal(recording, steps)
             landed = again(rehearsal)
+            made += self._run.finish(landed).evaluations
             visits += rehearsal.visits.items()
             errors[tuple(steps)] = tuple(
-                float(part.double().square().mean()) * len(output) for part in (landed - output, output)
+                float(part.cpu().double().square().mean()) * len(output)  # not every device knows float64
+                for part in (landed - output, output)
             )
         if not np.isfinite([value for pair in errors.values() for value in pair]).all():
             raise OTCacheError("a rehearsal was not finite (NaN or infinity)")
-        return replace(statistics, visits=summed(visits), rehearsals=errors), sum(map(len, chosen))
+        return replace(statistics, visits=summed(visits), rehearsals=errors), made
 
     def _tell(self, reason: str) -> None:
         self._report = replace(self._report, reason=reason)
+        if self._rehearsing:  # its last words on the node would stay there
+            self._say(reason)
 
     def finish(self, output) -> Report:
         """The report of the run."""

@@ -25,6 +25,7 @@ from .trajectory import Trajectory
 
 ELEMENTS = 3 * 2**20  # of all latents and velocities of a run that are kept: 12 MiB in float32
 SPAN = 4  # past velocities that a multistep sampler combines
+CHANGED = "conditionings, guidance or sizes changed in mid-run"
 DETERMINISTIC = 0.2  # of Euler's move outside their span; measured up to 0.09 without added noise and from 0.5 with it
 
 
@@ -37,10 +38,11 @@ class Recording:
 
     @property
     def sigmas(self) -> np.ndarray:
+        """The run's grid, float64 [N + 1]."""
         return self.trajectories[0].sigmas
 
     def latents(self, start: int) -> torch.Tensor:
-        """What is kept of the latents at steps start..N, [N + 1 - start, b, ...]."""
+        """What is kept of the latents at steps start..N, float32 [N + 1 - start, b, ...]."""
         return torch.stack([trajectory.x[start:] for trajectory in self.trajectories], 1)
 
 
@@ -56,17 +58,21 @@ class Recorder(CachedRun):
 
     def observe(self, step: int, d, x=None) -> None:
         super().observe(step, d)
+        if self._lost:  # the first reason is the true one
+            return
+        self._patches = self._patches or Patches(x.shape, max(ELEMENTS // (2 * self.schedule.steps + 1) // len(x), 1))
         if step == len(self._kept) - 1:  # the sampler came back to it, at another latent (heun)
             del self._kept[-1]
-        if step != len(self._kept):
+        if not x.shape == d.shape == self._patches.shape:
+            self._lost = CHANGED
+        elif step != len(self._kept):
             self._lost = "the sampler did not go through the steps in their order"
-        elif not self._lost:
-            self._patches = self._patches or Patches(x.shape, ELEMENTS // (2 * self.schedule.steps + 1) // len(x))
+        else:
             self._kept.append((self._patches.of(x), self._patches.of(d)))
 
     def forget(self) -> None:
         if self._kept and self._history:
-            self._lost = "conditionings, guidance or sizes changed in mid-run"
+            self._lost = self._lost or CHANGED
         super().forget()
 
     @property
@@ -85,10 +91,10 @@ class Recorder(CachedRun):
             raise OTCacheError(f"{self._lost}.")
         x, d = (torch.stack(part).cpu() for part in zip(*self._kept, strict=True))
         moves = torch.from_numpy(np.diff(self.sigmas)).float().view(-1, *[1] * (d.ndim - 1)) * d
-        if added_noise(x, d, self.sigmas) > DETERMINISTIC:
-            raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
         x = torch.cat([x, (x[-1] + moves[-1])[None]])
-        runs = [Trajectory(self.sigmas, x[:, case], d[:, case]) for case in range(x.shape[1])]
+        runs = [Trajectory(self.sigmas, x[:, case], d[:, case]) for case in range(x.shape[1])]  # raises unless finite
+        if added_noise(x[:-1], d, self.sigmas) > DETERMINISTIC:
+            raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
         return Recording(runs, self._patches)
 
 
@@ -103,7 +109,8 @@ def added_noise(x: torch.Tensor, d: torch.Tensor, sigmas: np.ndarray) -> float:
         basis = d[max(step + 1 - SPAN, 0) : step + 1].flatten(1).double()
         move = (x[step + 1] - x[step]).flatten().double()
         rest = move - basis.T @ torch.linalg.lstsq(basis.T, move[:, None]).solution[:, 0]
-        shares.append(float(rest.norm() / (abs(sigmas[step + 1] - sigmas[step]) * basis[-1].norm())))
+        euler = abs(sigmas[step + 1] - sigmas[step]) * basis[-1].norm()
+        shares.append(float(rest.norm() / euler.clamp(min=torch.finfo(euler.dtype).tiny)))
     return float(np.median(shares)) if shares else 0.0
 
 
@@ -125,7 +132,10 @@ class Visit:
 
 
 def visit(evaluations: Sequence[torch.Tensor], latent: torch.Tensor, later: torch.Tensor) -> Visit:
-    """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...]."""
+    """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...].
+
+    All on the CPU. Elements of one latent are averaged, latents added.
+    """
     parts = [[], [], []]
     count = latent[0].numel()
     for basis, way in zip(_bands(torch.stack(list(evaluations))), _bands(later - latent), strict=True):
@@ -178,4 +188,6 @@ class Rehearsal(CachedRun):
         velocities = [d for _, d in self._history]
         _, end = self.schedule.segments[self._segment[self._history[0][0]]]
         grid = self.sigmas[self._history[0][0] : end + 1]
+        if len(grid) == 2:  # between two compute steps (a sampler's stage), as in other runs
+            return torch.zeros_like(velocities[0])
         return ramp_slope(mean_velocity(self._row, velocities, FITTED.bands), velocities[0], grid)

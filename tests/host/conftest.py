@@ -70,6 +70,15 @@ def demo_small(host):
     return SimpleNamespace(model=model, positive=conds[0], negative=conds[1], latent={"samples": torch.zeros(1, 16, 8, 8)})
 
 
+@pytest.fixture
+def learnt(host, tmp_path):
+    """An empty folder of schedules for this test alone, where models learn."""
+    from learning import moved
+
+    with moved(host, tmp_path / "schedules") as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def server():
     """See `serving.Server`. It serves the files that the registry ships, and the test pack tiny_clip."""
