@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import comfy.model_management
 import numpy as np
+import torch
 
 from ...otcache_core.calibration.lessons import rehearsal_steps
 from ...otcache_core.calibration.statistics import (
@@ -62,7 +63,7 @@ class Lesson:
         self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
     ):
         """The SAMPLER_SAMPLE wrapper: sample in full, then rehearse with the same sampler from the same noise."""
-        untouched = sigmas.clone(), noise.clone()  # some samplers write into them
+        grid, start = sigmas.clone(), noise.to("cpu", copy=True)  # some samplers write into them
         output = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
         self._report = self._run.finish(output)
         if self._report.reason:
@@ -71,8 +72,7 @@ class Lesson:
         def again(rehearsal: Rehearsal):
             self._run.close()
             self._run = HostRun(lambda: rehearsal, self._grid, guider, self._sampler)
-            grid, start = (tensor.clone() for tensor in untouched)
-            return executor(guider, grid, dict(extra_args), None, start, latent_image, None, True)
+            return executor(guider, grid.clone(), dict(extra_args), None, noise.copy_(start), latent_image, None, True)
 
         try:
             if denoise_mask is not None:
@@ -103,6 +103,7 @@ class Lesson:
             return statistics, 0
         chosen = rehearsal_steps(statistics, self._known)
         visits, errors, made = [], {}, 0
+        recording = replace(recording, d=None)  # so that their memory is free
         self._rehearsing = True
         for number, steps in enumerate(chosen, 1):
             self._say(f"rehearsing {number} of {len(chosen)}, {len(steps)} evaluations")
@@ -111,9 +112,9 @@ class Lesson:
             made += self._run.finish(landed).evaluations
             visits += rehearsal.visits.items()
             errors[tuple(steps)] = tuple(
-                float(part.cpu().double().square().mean()) * len(output)  # not every device knows float64
-                for part in (landed - output, output)
+                float(torch.linalg.vector_norm(part)) ** 2 / output[0].numel() for part in (landed - output, output)
             )
+            del landed
         if not np.isfinite([value for pair in errors.values() for value in pair]).all():
             raise OTCacheError("a rehearsal was not finite (NaN or infinity)")
         return replace(statistics, visits=summed(visits), rehearsals=errors), made

@@ -89,7 +89,7 @@ class HostRun:
         self._extra += not self.cached.computes(step)
         if begins or step != self._observed:
             self._observed = step
-            self.cached.observe(step, torch.sub(x, denoised).div_(sigma), x)
+            self.cached.evaluated(step, x, denoised, sigma)
         return denoised
 
     def finish(self, output) -> Report:

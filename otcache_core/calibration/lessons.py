@@ -35,8 +35,8 @@ def lesson(
     total = None
     for case, full in zip(cases, trajectories, strict=True):
         patches = Patches(full.x[:1].shape, ELEMENTS)
-        kept = Trajectory(full.sigmas, *(torch.cat([patches.of(row[None]) for row in part]) for part in (full.x, full.d)))
-        recording = Recording([kept], patches)
+        kept = (torch.stack([patches.of(row[None]) for row in part]) for part in (full.x, full.d))
+        recording = Recording(full.sigmas, *kept, patches)
         one = of_recording(recording, origin)
         visits, errors = [], {}
         for steps in rehearsal_steps(one, total or known):

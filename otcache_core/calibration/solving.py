@@ -17,18 +17,19 @@ from ..sampling.predictors import solve_ridge
 from ..sampling.rehearsal import Visit
 from ..sampling.rollout import FITTED
 from ..schedules.extrapolation import prior_weights
-from ..schedules.schedule import HISTORY, Schedule, check_budget, make_schedule
-from ..schedules.transport import round_to_steps
+from ..schedules.schedule import HISTORY, Schedule, check_budget, check_sigmas, make_schedule
+from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import Recorded
 from .statistics import LEAST, Statistics
 
-RIDGE = 1e-3
+RIDGE = 1e-3  # of the fit: pulls weights towards the prior, relative to the mean square of the evaluations
 NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
-METRIC = "expected latent error"
 LEARNT = "learnt"  # how the provenance of such schedules begins
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
+STEEP = -1.0  # slope of error against budget, in logarithms, where two rehearsals do not tell a steeper one
+METRIC = "expected latent error"  # as schedules name it
 
 
 def covers(statistics: Statistics, sigmas: np.ndarray) -> bool:
@@ -41,9 +42,12 @@ def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
     """The schedule of `budget` evaluations on `sigmas` [M + 1] with fitted weights.
 
     statistics: of one model, the most fitting first; steps come from the first of them, weights from the visits of all.
-    Raises `OTCacheError` for a budget that does not fit, or a run beyond what was recorded.
+    Raises `OTCacheError` for a grid that is none, a budget that does not fit, or a run beyond what was recorded.
     """
-    grid = np.asarray(sigmas, dtype=np.float64)
+    try:
+        grid = check_sigmas(sigmas)
+    except ValueError as error:
+        raise OTCacheError(f"{error}.") from None
     check_budget(budget, len(grid) - 1)
     if not statistics or not covers(statistics[0], grid):
         raise OTCacheError("Nothing was learnt of this range of noise levels; sample once in full.")
@@ -51,7 +55,7 @@ def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
 
 
 def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int]) -> Schedule:
-    """`compute_steps` on `sigmas` with fitted weights, from the visits of all `statistics`."""
+    """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics`; raises `OTCacheError`."""
     grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
     rows = weights([sight for known in statistics for sight in sights(known)], grid, compute_steps)
     origin, runs = first.origin, sum(known.runs for known in statistics)
@@ -68,7 +72,8 @@ def anchor_of(statistics: Statistics) -> Schedule:
 
     Scores are expected errors (`expected_errors`): estimates.
     """
-    budgets = range(min(statistics.errors, default=min(LEAST, statistics.steps // 2)), statistics.steps // 2 + 1)
+    most = max(statistics.steps // 2, 1)
+    budgets = range(min(min(statistics.errors, default=LEAST), most), most + 1)
     graph, errors = paths(statistics.recorded, budgets[-1]), expected_errors(statistics, budgets)
     made = [fitted([statistics], statistics.sigmas, graph[b]).replace(metric=METRIC, score=errors.get(b)) for b in budgets]
     return made[0].replace(stage="anchor", prepared=tuple(made))
@@ -77,14 +82,19 @@ def anchor_of(statistics: Statistics) -> Schedule:
 def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int, ...]:
     """The graph's `budget` compute steps for a run on `grid` [M + 1] inside the recorded range.
 
-    Solved on the recorded grid, whose points lie closest, and moved to the run's by sigma; on the run's own grid where it
-    has room for more evaluations than the recorded one.
+    Solved on the recorded grid, whose points lie closest, and moved to the run's by sigma. For more evaluations than it has
+    room for: on the run's own grid, or where that is finer, the path with the most room there is read at more quantiles.
+    (Between recorded points velocities are known on straight lines only, where extrapolation looks perfect.)
     """
     steps = len(grid) - 1
     if budget == steps:
         return tuple(range(steps))
     inner = within(statistics.recorded, grid)
-    if budget > inner.steps // 2:
+    room = inner.steps // 2
+    if budget > room and steps > inner.steps:
+        known = quantile_function(paths(inner, room)[room], inner.sigmas) if room else quantile_function((0,), grid)
+        return steps_at_budget(known, budget, grid)
+    if budget > room:
         inner = at_sigmas(statistics.recorded, grid)
     path = paths(inner, budget)[budget]
     if np.array_equal(inner.sigmas, grid):
@@ -173,9 +183,11 @@ def weights(known: Iterable[Sight], grid: np.ndarray, compute_steps: Sequence[in
         if end == start + 1:
             rows.append(((1.0,) + (0.0,) * (len(past) - 1)) * FITTED.bands)
             continue
-        span = grid[end] - grid[start]
-        gram, moment = alike(known, past, span, grid[0] - grid[-1])
         prior = prior_weights(past, grid[start : end + 1])
+        if not any(len(sight.past) >= len(past) for sight in known):  # of two or three recorded steps
+            rows.append(tuple(prior.tolist()) * FITTED.bands)
+            continue
+        gram, moment = alike(known, past, grid[end] - grid[start], grid[0] - grid[-1])
         rows.append(tuple(solve_ridge(gram, moment[:, None], prior[None], RIDGE).ravel().tolist()))
     return tuple(rows)
 
@@ -203,12 +215,14 @@ def alike(known: Sequence[Sight], past: np.ndarray, span: float, reach: float) -
 def expected_errors(statistics: Statistics, budgets: Iterable[int]) -> dict[int, float]:
     """{budget: expected relative root mean square error of the final latent}, an estimate; empty without rehearsals.
 
-    On a line in logarithms through what was measured in rehearsals, continued beyond them with the mean slope.
+    On a line in logarithms through what was measured in rehearsals, continued beyond them with the mean slope. Where more
+    evaluations gave more error (by chance), the smaller budget's error counts for both.
     """
     known = sorted(statistics.errors.items())
     if not known:
         return {}
     sizes, errors = np.log(np.maximum(np.array(known), 1e-9)).T
+    errors = np.minimum.accumulate(errors)
     slope = min((errors[-1] - errors[0]) / (sizes[-1] - sizes[0]), STEEP) if len(known) > 1 else STEEP
     found = {}
     for budget in budgets:
@@ -216,6 +230,3 @@ def expected_errors(statistics: Statistics, budgets: Iterable[int]) -> dict[int,
         beyond = min(at - sizes[0], 0.0) + max(at - sizes[-1], 0.0)
         found[budget] = float(np.exp(np.interp(at, sizes, errors) + slope * beyond))
     return found
-
-
-STEEP = -1.0  # slope of error against budget, in logarithms, where two rehearsals do not tell a steeper one

@@ -1,10 +1,11 @@
 """What full runs taught about a model: inner products of velocities, additive over runs, in a small file without pictures."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,11 +18,15 @@ from ..sampling.rehearsal import Recording, Visit
 from ..schedules.schedule import BANDS, HISTORY, Noise, Number, check_sigmas, check_steps
 from .inner_products import Recorded, recorded
 
-FORMAT, VERSION = "otcache-statistics", 1
+FORMAT = "otcache-statistics"  # the name of a file's description
+LARGEST = 1e30  # of all numbers in a file, so that no sum of products overflows
+ROUNDING, TINY = 1e-5, 1e-30  # what float32 may do to inner products, relative and near zero
 MOST_BYTES = 8 * 2**20
 MOST_STEPS = 250  # of a run that is learnt from
 LADDER = (0.12, 0.24)  # of the steps: the budgets that are rehearsed
 LEAST = 5  # evaluations of a rehearsal
+
+Square = Annotated[float, Field(ge=0, lt=LARGEST, allow_inf_nan=False)]
 
 
 class Origin(BaseModel):
@@ -38,13 +43,26 @@ class Origin(BaseModel):
     cfg: Number = 1.0
 
 
+class _Description(BaseModel):
+    """What a file says beside its arrays; fields as in `Statistics`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Literal[1] = 1
+    runs: Annotated[int, Field(ge=1, le=10**6)]
+    origin: Origin
+    visits: tuple[Annotated[tuple[int, ...], Field(min_length=1, max_length=HISTORY)], ...]
+    rehearsals: tuple[tuple[tuple[int, ...], Square, Square], ...]
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Sums over `runs` recorded runs on one grid.
 
     sigmas: float64 [N + 1], falling. grams: inner products of the recorded velocities, a mean over elements, float64
     [bands, N, N]. visits: what rehearsals met at their compute steps, by the grid steps of the evaluations, newest first.
-    rehearsals: by compute steps, the squared error of the rehearsal's final latent and the recorded one's square.
+    rehearsals: by compute steps, the squared error of the rehearsal's final latent and the recorded one's square, each a
+    mean over elements.
     """
 
     sigmas: np.ndarray
@@ -67,7 +85,10 @@ class Statistics:
     @cached_property
     def errors(self) -> dict[int, float]:
         """{budget: relative root mean square error of the final latent}, as measured in rehearsals."""
-        return {len(steps): float(np.sqrt(error / square)) for steps, (error, square) in self.rehearsals.items() if square}
+        sums: dict[int, np.ndarray] = {}
+        for steps, pair in self.rehearsals.items():
+            sums[len(steps)] = sums.get(len(steps), 0.0) + np.array(pair)
+        return {budget: float(np.sqrt(error / square)) for budget, (error, square) in sums.items() if square > TINY}
 
     def fits(self, other: "Statistics") -> bool:
         """Whether `other` can be added: the same grid and origin."""
@@ -86,16 +107,25 @@ class Statistics:
         )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
-        """Write as safetensors, whole or not at all; raises `OTCacheError` when it cannot be written."""
+        """Write as safetensors, whole or not at all; raises `OTCacheError` when it cannot be written or is not finite.
+
+        Visits are written in float32. Equal statistics are equal bytes.
+        """
         tensors, keys = {"sigmas": self.sigmas, "grams": self.grams}, sorted(self.visits)
         for number, key in enumerate(keys):
-            for name in ("gram", "moments", "squares"):
-                tensors[f"{name}.{number}"] = getattr(self.visits[key], name).astype(np.float32)
-        described = {
-            "format": FORMAT, "version": str(VERSION), "runs": str(self.runs), "origin": self.origin.model_dump_json(),
-            "visits": json.dumps(keys), "rehearsals": json.dumps([[steps, *pair] for steps, pair in self.rehearsals.items()]),
-        }  # fmt: skip
-        data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, described)
+            tensors |= {f"{name}.{number}": getattr(self.visits[key], name) for name in ("gram", "moments", "squares")}
+        if not all((np.abs(tensor) < LARGEST).all() for tensor in tensors.values()):
+            raise OTCacheError("What was learnt is not finite (NaN or infinity); run in higher precision.")
+        for name in tensors.keys() - {"sigmas", "grams"}:
+            tensors[name] = tensors[name].astype(np.float32)
+        visits = tuple(tuple(map(int, key)) for key in keys)
+        rehearsals = tuple((tuple(map(int, steps)), *map(float, pair)) for steps, pair in sorted(self.rehearsals.items()))
+        try:
+            described = _Description(runs=self.runs, origin=self.origin, visits=visits, rehearsals=rehearsals)
+        except ValidationError:
+            raise OTCacheError("What was learnt has errors that are no numbers, or too many runs; forget it.") from None
+        # One entry: safetensors writes several in an order of chance.
+        data = save({name: np.ascontiguousarray(tensors[name]) for name in tensors}, {FORMAT: described.model_dump_json()})
         with written_whole(path) as temporary:
             temporary.write_bytes(data)
 
@@ -112,51 +142,75 @@ def load_statistics(path: str | Path) -> Statistics:
     """Read what `Statistics.save` wrote; raises `OTCacheError` naming the file for anything else."""
     path = Path(path)
     try:
+        if not path.is_file():
+            raise OTCacheError(f"Cannot read statistics from {path}: there is no such file; check the path.")
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB")
         with safe_open(path, framework="np") as file:
-            return _read({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        reason = "its description is damaged" if isinstance(error, ValidationError) else str(error).splitlines()[0]
+            return _read(file)
+    except OTCacheError:
+        raise
+    except (OSError, SafetensorError, ValueError) as error:
+        reason = str(error).split("\n")[0][:200]
+        if isinstance(error, ValidationError):
+            reason = "its description is damaged or of another version"
         raise OTCacheError(
             f"{path.name} holds no statistics of a model ({reason}); delete it, and they are learnt anew."
         ) from None
 
 
-def _read(tensors: dict[str, np.ndarray], described: dict[str, str]) -> Statistics:
-    if described.get("format") != FORMAT or described.get("version") != str(VERSION):
-        raise ValueError("another format or version")
-    sigmas = check_sigmas(tensors.pop("sigmas"))
-    steps, runs = len(sigmas) - 1, int(described["runs"])
-    grams = _checked(tensors.pop("grams"), (BANDS, steps, steps))
-    if not 1 <= runs <= 10**6 or steps > MOST_STEPS:
-        raise ValueError("its number of runs or steps is out of range")
-    visits = {}
-    for number, key in enumerate(json.loads(described["visits"])):
-        key = tuple(key[::-1])
-        if not 1 <= len(key) <= HISTORY or check_steps((0, *(step + 1 for step in key)), steps + 1)[1] < 1:
+def _read(file) -> Statistics:
+    described = (file.metadata() or {}).get(FORMAT)
+    if described is None:
+        raise ValueError("it is of another kind")
+    told = _Description.model_validate_json(described)
+    names = {"sigmas", "grams"} | {f"{n}.{k}" for n in ("gram", "moments", "squares") for k in range(len(told.visits))}
+    rehearsals = {chosen: tuple(pair) for chosen, *pair in told.rehearsals}
+    if set(file.keys()) != names or len(set(told.visits)) < len(told.visits) or len(rehearsals) < len(told.rehearsals):
+        raise ValueError("it does not hold what it says")
+    sigmas = check_sigmas(_array(file, "sigmas"))
+    steps = len(sigmas) - 1
+    if steps > MOST_STEPS:
+        raise ValueError(f"it has more than {MOST_STEPS} steps")
+    grams, visits = _gram(file, "grams", steps), {}
+    for number, key in enumerate(told.visits):
+        if not steps > key[0] or key[-1] < 0 or any(older >= newer for newer, older in pairwise(key)):
             raise ValueError("a visit's steps are out of range")
-        m, ends = len(key), steps - key[-1]
-        shapes = {"gram": (BANDS, m, m), "moments": (BANDS, m, ends), "squares": (BANDS, ends)}
-        visits[key[::-1]] = Visit(*(_checked(tensors.pop(f"{name}.{number}"), shape) for name, shape in shapes.items()))
-    if tensors:
-        raise ValueError("there is more in it than it says")
-    rehearsals = {}
-    for chosen, error, square in json.loads(described["rehearsals"]):
-        if not (0 <= error < np.inf and 0 <= square < np.inf):
-            raise ValueError("an error is out of range")
-        rehearsals[check_steps(chosen, steps)] = float(error), float(square)
-    return Statistics(sigmas, runs, grams, visits, rehearsals, Origin.model_validate_json(described["origin"]))
+        m, ends = len(key), steps - key[0]
+        gram = _gram(file, f"gram.{number}", m)
+        moments, squares = _array(file, f"moments.{number}", BANDS, m, ends), _array(file, f"squares.{number}", BANDS, ends)
+        most = np.diagonal(gram, axis1=1, axis2=2)[..., None] * squares[:, None]
+        if (squares < 0).any() or (moments**2 > 1.001 * most + TINY).any():
+            raise ValueError("its numbers cannot be inner products")
+        visits[key] = Visit(gram, moments, squares)
+    for chosen in rehearsals:
+        check_steps(chosen, steps)
+    return Statistics(sigmas, told.runs, grams, visits, rehearsals, told.origin)
 
 
-def _checked(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if array.shape != shape or not np.isfinite(array).all():
-        raise ValueError("an array has another shape, or is not finite")
-    return array.astype(np.float64)
+def _array(file, name: str, *shape: int) -> np.ndarray:
+    """A tensor of the file as float64 [*shape] (any shape for none); raises `ValueError`."""
+    part = file.get_slice(name)
+    if part.get_dtype() not in ("F32", "F64") or shape and tuple(part.get_shape()) != shape:
+        raise ValueError(f"{name} has another shape or type")
+    array = file.get_tensor(name).astype(np.float64)
+    if not (np.abs(array) < LARGEST).all():
+        raise ValueError(f"{name} is not finite")
+    return array
+
+
+def _gram(file, name: str, size: int) -> np.ndarray:
+    """Inner products float64 [BANDS, size, size]; raises `ValueError` where no vectors can have them."""
+    gram = _array(file, name, BANDS, size, size)
+    room = ROUNDING * np.trace(gram, axis1=1, axis2=2) + TINY
+    lies = np.abs(gram - gram.swapaxes(1, 2)).max((1, 2)) > room
+    if lies.any() or (np.linalg.eigvalsh(gram)[:, 0] < -room).any():
+        raise ValueError("its numbers cannot be inner products")
+    return gram
 
 
 def of_recording(recording: Recording, origin: Origin = Origin()) -> Statistics:  # noqa: B008
-    """Those of full runs alone, without rehearsals."""
+    """Those of full runs alone, without rehearsals; every latent of the batch is a run."""
     seen = recorded(recording.trajectories)
     return Statistics(seen.sigmas, seen.bands.shape[1], seen.bands.sum(1), {}, {}, origin)
 

@@ -46,6 +46,10 @@ class CachedRun:
         """Whether `step` runs the model."""
         return step in self._segment
 
+    def evaluated(self, step: int, x, denoised, sigma: float) -> None:
+        """`observe` what the model made of the latent x at `sigma`: the denoised latent."""
+        self.observe(step, torch.sub(x, denoised).div_(sigma), x)
+
     def observe(self, step: int, d, x=None) -> None:
         """Take in the evaluation made at `step`; x, the latent there, is for recordings only.
 

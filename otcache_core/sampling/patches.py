@@ -2,16 +2,19 @@
 
 import torch
 
-SIDE = 16  # of the square patches that are kept whole, so that frequency bands exist; a multiple of `predictors.LOW_PASS`
+from .predictors import LOW_PASS
+
+SIDE = 16  # of the square patches that are kept whole, so that frequency bands exist; `LOW_PASS` times a power of two
 SEED = 0x07CACE
 
 
 class Patches:
-    """Which positions of latents [b, ...] of one shape are kept: up to `most` elements of each latent.
+    """Which positions of latents [b, ...] of one shape are kept: up to `most` >= 1 elements of each latent.
 
     Pictures and videos [b, channels, (frames,) H, W] keep squares of `SIDE`, all channels of each, spread over frames and
-    area by a seed, so that two runs of one shape keep the same; smaller latents are kept whole. Latents without H and W
-    keep evenly spread elements.
+    area by a seed, so that two runs of one shape keep the same; smaller latents are kept whole. Where not even one square
+    fits, squares are halved, down to one of `LOW_PASS`, which is kept in any case. Latents without H and W keep evenly
+    spread elements.
     """
 
     def __init__(self, shape: torch.Size, most: int):
@@ -24,7 +27,10 @@ class Patches:
             self._places = torch.arange(0, size, -(-size // most))
             return
         channels, height, width = shape[1], shape[-2], shape[-1]
-        self._sides = min(SIDE, height), min(SIDE, width)
+        side = SIDE
+        while side > LOW_PASS and channels * min(side, height) * min(side, width) > most:
+            side //= 2
+        self._sides = min(side, height), min(side, width)
         rows, columns = height // self._sides[0], width // self._sides[1]
         count = size // (channels * height * width) * rows * columns
         kept = min(max(most // (channels * self._sides[0] * self._sides[1]), 1), count)

@@ -8,7 +8,7 @@ and the weights up to the next one are fitted there to land on the recorded late
 Both are `CachedRun`s: whatever drives one, any sampler, drives them. They keep a sample of positions only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,27 +25,32 @@ from .trajectory import Trajectory
 
 ELEMENTS = 3 * 2**20  # of all latents and velocities of a run that are kept: 12 MiB in float32
 SPAN = 4  # past velocities that a multistep sampler combines
+CHANGED = "conditionings, guidance or sizes changed in mid-run"
 DETERMINISTIC = 0.2  # of Euler's move outside their span; measured up to 0.09 without added noise and from 0.5 with it
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What was kept of one full run of b latents: a trajectory for each, and where in the latent it lies."""
+    """What was kept of one full run of b latents: x [N + 1, b, ...] before each step and at the end, the velocities d
+    [N, b, ...], and where in the latent they lie. Rehearsals need no velocities, which may be None for them.
+    """
 
-    trajectories: Sequence[Trajectory]
+    sigmas: np.ndarray
+    x: torch.Tensor
+    d: torch.Tensor | None
     patches: Patches
 
     @property
-    def sigmas(self) -> np.ndarray:
-        return self.trajectories[0].sigmas
-
-    def latents(self, start: int) -> torch.Tensor:
-        """What is kept of the latents at steps start..N, [N + 1 - start, b, ...]."""
-        return torch.stack([trajectory.x[start:] for trajectory in self.trajectories], 1)
+    def trajectories(self) -> list[Trajectory]:
+        """One for each of the b; raises `OTCacheError` when anything is not finite."""
+        return [Trajectory(self.sigmas, self.x[:, case], self.d[:, case]) for case in range(self.x.shape[1])]
 
 
 class Recorder(CachedRun):
-    """Takes in every step of a run that is computed in full on `sigmas` [N + 1]; `recording` gives what was kept."""
+    """Takes in every step of a run that is computed in full on `sigmas` [N + 1]; `recording` gives what was kept.
+
+    Nothing is ever predicted, so that no whole evaluation is held: those of a video are large.
+    """
 
     def __init__(self, sigmas: np.ndarray):
         steps = len(sigmas) - 1
@@ -55,20 +60,29 @@ class Recorder(CachedRun):
         self._lost = ""
 
     def observe(self, step: int, d, x=None) -> None:
-        super().observe(step, d)
+        self._keep(step, x, lambda of: of(d), d.shape)
+
+    def evaluated(self, step: int, x, denoised, sigma: float) -> None:
+        self._keep(step, x, lambda of: of(denoised).neg_().add_(of(x)).div_(sigma), denoised.shape)
+
+    def _keep(self, step: int, x, velocity: Callable, shape) -> None:
+        """velocity: from `Patches.of`, what is kept of the velocity, whose shape is `shape`."""
+        self.evaluations += 1
         if self._lost:  # the first reason is the true one
             return
+        self._patches = self._patches or Patches(x.shape, max(ELEMENTS // (2 * self.schedule.steps + 1) // len(x), 1))
         if step == len(self._kept) - 1:  # the sampler came back to it, at another latent (heun)
             del self._kept[-1]
-        if step != len(self._kept):
+        if not x.shape == shape == self._patches.shape:
+            self._lost = CHANGED
+        elif step != len(self._kept):
             self._lost = "the sampler did not go through the steps in their order"
         else:
-            self._patches = self._patches or Patches(x.shape, ELEMENTS // (2 * self.schedule.steps + 1) // len(x))
-            self._kept.append((self._patches.of(x), self._patches.of(d)))
+            self._kept.append((self._patches.of(x), velocity(self._patches.of)))
 
     def forget(self) -> None:
-        if self._kept and self._history:
-            self._lost = "conditionings, guidance or sizes changed in mid-run"
+        if self._kept:
+            self._lost = self._lost or CHANGED
         super().forget()
 
     @property
@@ -87,11 +101,12 @@ class Recorder(CachedRun):
             raise OTCacheError(f"{self._lost}.")
         x, d = (torch.stack(part).cpu() for part in zip(*self._kept, strict=True))
         moves = torch.from_numpy(np.diff(self.sigmas)).float().view(-1, *[1] * (d.ndim - 1)) * d
-        if added_noise(x, d, self.sigmas) > DETERMINISTIC:
-            raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
         x = torch.cat([x, (x[-1] + moves[-1])[None]])
-        runs = [Trajectory(self.sigmas, x[:, case], d[:, case]) for case in range(x.shape[1])]
-        return Recording(runs, self._patches)
+        if not all(torch.isfinite(part).all() for part in (x, d)):
+            raise OTCacheError("the run is not finite (NaN or infinity).")
+        if added_noise(x[:-1], d, self.sigmas) > DETERMINISTIC:
+            raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
+        return Recording(self.sigmas, x, d, self._patches)
 
 
 def added_noise(x: torch.Tensor, d: torch.Tensor, sigmas: np.ndarray) -> float:
@@ -105,7 +120,8 @@ def added_noise(x: torch.Tensor, d: torch.Tensor, sigmas: np.ndarray) -> float:
         basis = d[max(step + 1 - SPAN, 0) : step + 1].flatten(1).double()
         move = (x[step + 1] - x[step]).flatten().double()
         rest = move - basis.T @ torch.linalg.lstsq(basis.T, move[:, None]).solution[:, 0]
-        shares.append(float(rest.norm() / (abs(sigmas[step + 1] - sigmas[step]) * basis[-1].norm())))
+        euler = abs(sigmas[step + 1] - sigmas[step]) * basis[-1].norm()
+        shares.append(float(rest.norm() / euler.clamp(min=torch.finfo(euler.dtype).tiny)))
     return float(np.median(shares)) if shares else 0.0
 
 
@@ -127,14 +143,19 @@ class Visit:
 
 
 def visit(evaluations: Sequence[torch.Tensor], latent: torch.Tensor, later: torch.Tensor) -> Visit:
-    """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...]."""
-    parts = [[], [], []]
-    count = latent[0].numel()
-    for basis, way in zip(_bands(torch.stack(list(evaluations))), _bands(later - latent), strict=True):
-        parts[0].append((basis @ basis.T).numpy() / count)
-        parts[1].append((basis @ way.T).numpy() / count)
-        parts[2].append(way.square().sum(1).numpy() / count)
-    return Visit(*(np.stack(part) for part in parts))
+    """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...].
+
+    All on the CPU. Elements of one latent are averaged, latents added.
+    """
+    evaluations, count = _bands(torch.stack(list(evaluations))), latent[0].numel()
+    grams = [basis @ basis.T for basis in evaluations]
+    moments, squares = [], []
+    for point in later:  # one after the other: in float64 and bands, all together would take several times what is kept
+        ways = _bands((point - latent)[None])
+        moments.append(torch.stack([basis @ way[0] for basis, way in zip(evaluations, ways, strict=True)]))
+        squares.append(torch.stack([way[0] @ way[0] for way in ways]))
+    parts = torch.stack(grams), torch.stack(moments, -1), torch.stack(squares, -1)
+    return Visit(*(part.numpy() / count for part in parts))
 
 
 def _bands(tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -167,7 +188,7 @@ class Rehearsal(CachedRun):
         steps = tuple(past for past, _ in self._history)
         self._kept = {past: self._kept[past] for past in steps[1:]} | {step: self._recording.patches.of(d).cpu()}
         seen = visit(
-            [self._kept[past] for past in steps], self._recording.patches.of(x).cpu(), self._recording.latents(step)[1:]
+            [self._kept[past] for past in steps], self._recording.patches.of(x).cpu(), self._recording.x[step + 1 :]
         )
         self.visits[steps] = seen
         _, end = self.schedule.segments[self._segment[step]]
@@ -180,4 +201,6 @@ class Rehearsal(CachedRun):
         velocities = [d for _, d in self._history]
         _, end = self.schedule.segments[self._segment[self._history[0][0]]]
         grid = self.sigmas[self._history[0][0] : end + 1]
+        if len(grid) == 2:  # between two compute steps (a sampler's stage), as in other runs
+            return torch.zeros_like(velocities[0])
         return ramp_slope(mean_velocity(self._row, velocities, FITTED.bands), velocities[0], grid)

@@ -1,0 +1,196 @@
+"""What one ordinary run of one prompt teaches, in the real ComfyUI: python benchmarks/first_run.py
+
+The embedded demo model learns as OT Auto Cache does, then draws other scenes: on the grid that was learnt, beside the full
+calibration with the nodes, plain solvers and ComfyUI's own caches at equal evaluations; and on other grids without learning
+anew, beside schedules that were re-timed. Exits with 1 when a contract is missed.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+
+from booted import boot_host, say
+from quality import CALIBRATION_SCENES, CFG, HELD_OUT_SCENES, PLAIN, calibrated, demo, ours, plain_steps, psnr, rivals, table
+
+BUDGETS = {50: (6, 8, 10, 12, 15, 25), 20: (5, 7, 10)}
+REFERENCE, ANCHOR = {50: {}, 20: {"steps": 20, "budget": 10}}, {50: {}, 20: {"budget": 5}}  # what differs from the defaults
+OURS, FULLY = "OTCache, one ordinary run", "OTCache, full calibration"
+RETIMED, FULLY_RETIMED = "re-timed", "full, re-timed"
+SHIFTS = (2, 3, 5)
+# Of a grid: widgets of KSampler, and the shift, where it differs from the learnt one's.
+ELSEWHERE = {
+    "20 steps": {"steps": 20},
+    "28 steps": {"steps": 28},
+    **{f"shift {shift}": {"shift": shift} for shift in SHIFTS},
+    "beta": {"scheduler": "beta"},
+    "sgm_uniform": {"scheduler": "sgm_uniform"},
+    "denoise 0.6": {"denoise": 0.6},
+}
+BUDGETS_ELSEWHERE = (8, 10, 15)
+MOST = 0.5  # budgets elsewhere, as a share of the steps
+
+ABOVE_PLAIN, ABOVE_PLAIN_SHORT = 7.0, 5.0  # dB, of 50 steps at B in JUDGED and of 20 from B = 7 on
+JUDGED = (8, 10, 12, 15)
+BELOW_FULL, BELOW_FULL_SMALL = 3.0, 4.0  # dB, from B = 8 on and under it
+BELOW_RETIMED, ABOVE_RETIMED = 0.5, 4.0  # dB, everywhere; mean over the shifts at B = 15
+
+
+class Bench:
+    """The booted host, scenes to learn from and others to measure on."""
+
+    def __init__(self, base: Path, prompt: int, cases: int, held_out: int):
+        self.host, self.base = boot_host(base), base
+        self.one, self.old = demo(self.host, prompt, 1), demo(self.host, CALIBRATION_SCENES, cases)
+        self.new = demo(self.host, HELD_OUT_SCENES, held_out)
+        self.calibrations: dict = {}
+
+    def sample(self, case, model=None, **options):
+        from sampling import ksampler
+
+        return ksampler(self.host, case, model, **{"cfg": CFG, "seed": 77} | options)
+
+    def auto(self, model, budget: int, reports: list):
+        auto = self.host.module("nodes.host.auto")
+        return auto.with_auto_cache(model, auto.Target(auto.BY_BUDGET, budget=budget), on_report=reports.append)
+
+    def learn(self, steps: int) -> None:
+        """Forget everything and sample once, in full; says what that cost."""
+        lessons, reports = self.base / "models" / "otcache_schedules" / "learned", []
+        shutil.rmtree(lessons, ignore_errors=True)
+        calls = []
+        model = counted(self.auto(self.one.model, 10, reports), calls)
+        self.sample(self.one, model, steps=steps, seed=100)
+        sizes = [path.stat().st_size for path in lessons.rglob("*.safetensors")]
+        say(f"  {reports[-1].text}")
+        say(f"  {len(calls) - steps} evaluations beyond the {steps}; {len(sizes)} file of {sum(sizes) / 1024:.0f} KiB")
+        assert len(sizes) == 1
+
+    def learnt(self):
+        """The statistics that `learn` left."""
+        learned = self.host.module("nodes.host.learned")
+        return learned.recall(learned.model_key(self.one.model))
+
+    def one_run(self, new, budget: int, options: dict):
+        """(evaluations, samples) of a run that uses what was learnt, and teaches nothing."""
+        reports: list = []
+        samples = self.sample(new, self.auto(new.model, budget, reports), **options)
+        assert not reports[0].reason and reports[0].evaluations == budget, reports[0].text
+        return budget, samples
+
+    def calibrate(self, steps: int) -> None:
+        self.calibrations[steps], summary = calibrated(self.host, self.old, REFERENCE[steps], ANCHOR[steps])
+        say("  " + summary.splitlines()[1])
+
+
+def counted(model, calls: list):
+    """`model`, which notes each of its evaluations in `calls`."""
+    from comfy.patcher_extension import WrappersMP
+
+    def note(executor, *args, **kwargs):
+        calls.append(1)
+        return executor(*args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "counted", note)
+    return model
+
+
+def same_grid(bench: Bench, steps: int) -> dict[int, dict[str, float]]:
+    """Mean dB by budget and row, on the grid that was learnt."""
+    new, options = bench.new, {"steps": steps, "cfg": CFG, "seed": 77}
+    full, found = bench.sample(new, steps=steps), {}
+    say(f"\n{steps} steps: PSNR in dB against their full run, {len(full)} other scenes, euler, simple, CFG {CFG:g}")
+    for budget in BUDGETS[steps]:
+        learnt = ((OURS, *bench.one_run(new, budget, options)),)
+        fully = ((FULLY, *ours(bench.host, new, options, bench.calibrations[steps](budget))),)
+        found[budget] = table(new, full, budget, chain(learnt, fully, rivals(bench.host, new, options, budget, full)))
+    return found
+
+
+def elsewhere(bench: Bench) -> dict[tuple[str, int], dict[str, float]]:
+    """Mean dB by grid, budget and row, on grids that were not learnt."""
+    solve = bench.host.module("otcache_core.calibration.solving").solve
+    known, found = bench.learnt(), {}
+    retimed = {budget: solve(known, known[0].sigmas, budget) for budget in BUDGETS_ELSEWHERE}
+    other = {"samples": bench.sample(bench.new, steps=50).roll(1, 0)}  # another scene's picture
+    names = (OURS, RETIMED, FULLY_RETIMED, "euler")
+    say("\nElsewhere, learnt from 50 steps of `simple` at shift 1: mean and (worst) dB against the full run there")
+    say(f"\n  {'':14} {'B':>3} {'one ordinary run':>17} {'re-timed':>15} {'full, re-timed':>15} {'plain euler':>15}")
+    for name, differs in ELSEWHERE.items():
+        options = {"steps": 50} | {key: value for key, value in differs.items() if key != "shift"}
+        new = SimpleNamespace(**vars(bench.new))
+        if "shift" in differs:  # the node for models whose timestep is sigma
+            new.model, = bench.host.run("ModelSamplingAuraFlow", model=new.model, shift=differs["shift"])
+        if "denoise" in differs:
+            new.latent = other
+        full, options = bench.sample(new, **options), {"cfg": CFG, "seed": 77, **options}
+        for budget in (b for b in BUDGETS_ELSEWHERE if b <= MOST * options["steps"]):
+            rows = (
+                bench.one_run(new, budget, options),
+                ours(bench.host, new, options, retimed[budget]),
+                ours(bench.host, new, options, bench.calibrations[50](budget)),
+                (budget, bench.sample(new, **options | {"steps": budget})),
+            )
+            values = {row: psnr(new.vae, samples, full) for row, (_, samples) in zip(names, rows, strict=True)}
+            found[name, budget] = {row: float(value.mean()) for row, value in values.items()}
+            cells = [f"{float(value.mean()):.2f} ({float(value.min()):.2f})" for value in values.values()]
+            made = [f" [{evaluations}]" if evaluations != budget else "" for evaluations, _ in rows]
+            cells = [f"{cell + mark:>15}" for cell, mark in zip(cells, made, strict=True)]
+            say(f"  {name:14} {budget:3}   {' '.join(cells)}")
+    return found
+
+
+def judge(long: dict, short: dict, other: dict) -> bool:
+    """Prints each contract with the least margin by which it is kept or missed; returns whether all are kept."""
+
+    def above_plain(found, budgets):
+        return {f"B = {b}": found[b][OURS] - max(found[b][plain_steps(name, b)] for name in PLAIN) for b in budgets}
+
+    against_full = {f"B = {b}": means[OURS] - means[FULLY] for b, means in long.items()}
+    small = {f"B = {b}" for b in long if b < JUDGED[0]}
+    against_retimed = {f"{name}, B = {b}": means[OURS] - means[RETIMED] for (name, b), means in other.items()}
+    shifted = [against_retimed[f"shift {shift}, B = 15"] for shift in SHIFTS]
+    contracts = (
+        (f"50 steps: {ABOVE_PLAIN:g} dB above the best plain solver, B = 8 to 15", above_plain(long, JUDGED), ABOVE_PLAIN),
+        (f"50 steps: within {BELOW_FULL:g} dB of the full calibration from B = 8 on",
+         {b: apart for b, apart in against_full.items() if b not in small}, -BELOW_FULL),
+        (f"50 steps: within {BELOW_FULL_SMALL:g} dB of it below that",
+         {b: apart for b, apart in against_full.items() if b in small}, -BELOW_FULL_SMALL),
+        (f"20 steps: {ABOVE_PLAIN_SHORT:g} dB above the best plain solver from B = 7 on", above_plain(short, (7, 10)),
+         ABOVE_PLAIN_SHORT),
+        (f"elsewhere: nowhere more than {BELOW_RETIMED:g} dB below the re-timed schedule", against_retimed, -BELOW_RETIMED),
+        (f"elsewhere: {ABOVE_RETIMED:g} dB above the re-timed schedule at B = 15, a mean over the shifts",
+         {"mean": sum(shifted) / len(shifted)}, ABOVE_RETIMED),
+    )  # fmt: skip
+    say("\nContracts, and where each is nearest to its bound")
+    for text, margins, bound in contracts:
+        where = min(margins, key=margins.get)
+        say(f"  {'kept  ' if margins[where] >= bound else 'MISSED'}  {text}: {margins[where]:+.2f} ({where})")
+    return all(min(margins.values()) >= bound for _, margins, bound in contracts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompt", type=int, default=CALIBRATION_SCENES, help="set whose first scene is learnt (%(default)s)")
+    parser.add_argument("--cases", type=int, default=4, help="scenes of the full calibration (%(default)s)")
+    parser.add_argument("--held-out", type=int, default=24, help="scenes to measure on (%(default)s)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as base:
+        bench = Bench(Path(base), arguments.prompt, arguments.cases, arguments.held_out)
+        say("Learnt from one run of 50 steps, and the full calibration beside it:")
+        bench.learn(50)
+        bench.calibrate(50)
+        other = elsewhere(bench)
+        long = same_grid(bench, 50)
+        say("\nLearnt anew from one run of 20 steps, and the full calibration beside it:")
+        bench.learn(20)
+        bench.calibrate(20)
+        short = same_grid(bench, 20)
+        return 0 if judge(long, short, other) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
