@@ -38,7 +38,7 @@ STEPS = 16
 def lesson(generator, learnt, sigmas, budgets=None) -> Statistics:
     """What full runs of the cases `learnt`, one batch, and rehearsals of `budgets` teach."""
     recording = taken(generator, learnt, sigmas)
-    known, full = of_recording(recording), recording.latents(len(sigmas) - 1)[0]
+    known, full = of_recording(recording), recording.x[-1]
     visits, errors = [], {}
     graph = paths(known.recorded, len(sigmas) // 2)
     for budget in rehearsed_budgets(known.steps) if budgets is None else budgets:

@@ -43,7 +43,7 @@ def taught(cases, steps_sets=((0, 2, 5, 8), (0, 4)), sigmas=SIGMAS, origin=ORIGI
     recording = taken(generator, cases, sigmas)
     known = of_recording(recording, origin)
     visits, errors = [], {}
-    full = recording.latents(len(sigmas) - 1)[0]
+    full = recording.x[-1]
     for steps in steps_sets:
         rehearsal = Rehearsal(recording, steps)
         landed = drive(rehearsal, generator, cases)

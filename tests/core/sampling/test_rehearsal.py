@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,9 +58,8 @@ def test_a_recording_holds_the_run(recording, generator, cases):
     for run, theirs in zip(ours.trajectories, recording.trajectories, strict=False):
         torch.testing.assert_close(run.x, theirs.x.float(), atol=1e-5, rtol=0)
         torch.testing.assert_close(run.d, theirs.d.float(), atol=1e-5, rtol=0)
-    later = ours.latents(5)
-    assert later.shape == (STEPS + 1 - 5, len(cases), 3, 16, 16)
-    assert torch.equal(later[:, -1], ours.trajectories[-1].x[5:])
+    assert ours.x.shape == (STEPS + 1, len(cases), 3, 16, 16) and ours.d.shape == (STEPS, len(cases), 3, 16, 16)
+    assert torch.equal(ours.x[:, -1], ours.trajectories[-1].x)
 
 
 def test_recording_changes_nothing_and_computes_every_step(recording, generator):
@@ -66,6 +67,27 @@ def test_recording_changes_nothing_and_computes_every_step(recording, generator)
     final = drive(recorder, generator, [1])
     assert torch.equal(final[0], recording.trajectories[0].x[-1])
     assert recorder.watches and recorder.evaluations == STEPS and all(map(recorder.computes, range(STEPS)))
+
+
+def test_denoised_latents_teach_what_their_velocities_do():
+    ours, theirs = Recorder(SIGMAS), Recorder(SIGMAS)
+    random = torch.Generator().manual_seed(0)
+    x, d = (torch.randn(1, 16, 90, 80, generator=random) for _ in range(2))
+    for step, sigma in enumerate(SIGMAS[:-1].tolist()):
+        moved = x + (sigma - 1) * d
+        ours.evaluated(step, moved, moved - sigma * d, sigma)
+        theirs.observe(step, d, moved)
+    assert not ours.can_predict  # no whole evaluation is held
+    assert ours.evaluations == theirs.evaluations == STEPS
+    torch.testing.assert_close(ours.recording().x, theirs.recording().x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.recording().d, theirs.recording().d, atol=1e-4, rtol=0)
+
+
+def test_a_rehearsal_needs_no_recorded_velocities(generator):
+    recording = taken(generator, [1], SIGMAS)
+    runs = [Rehearsal(seen, (0, 2, 5)) for seen in (recording, replace(recording, d=None))]
+    one, other = (drive(run, generator, [1]) for run in runs)
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 128, 128), (1, 4, 21, 60, 100), (8, 4, 64, 64), (1, 2**21), (64, 16, 32, 32)])
@@ -132,7 +154,7 @@ def test_forgetting_before_the_first_evaluation_is_no_change():
 @pytest.mark.parametrize("name", ["x", "d"])
 @pytest.mark.parametrize("at", [0, 5, STEPS - 1])
 def test_what_is_not_finite_teaches_nothing(at, name, value):
-    assert f"{name} at step {at} is not finite" in reason(told(Recorder(SIGMAS), range(STEPS), bad=(at, name, value)))
+    assert "the run is not finite" in reason(told(Recorder(SIGMAS), range(STEPS), bad=(at, name, value)))
 
 
 def test_a_model_that_answers_zero_teaches_without_fault():
