@@ -6,9 +6,10 @@ anew, beside schedules that were re-timed. Exits with 1 when a contract is misse
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,9 @@ from booted import boot_host, say
 from quality import CALIBRATION_SCENES, CFG, HELD_OUT_SCENES, PLAIN, calibrated, demo, ours, plain_steps, psnr, rivals, table
 
 BUDGETS = {50: (6, 8, 10, 12, 15, 25), 20: (5, 7, 10)}
-REFERENCE, ANCHOR = {50: {}, 20: {"steps": 20, "budget": 10}}, {50: {}, 20: {"budget": 5}}  # what differs from the defaults
+# Of calibrations: steps, and the budgets of anchor and reference. The nodes' defaults for 50 steps come first; at budgets
+# outside theirs they would only extrapolate, so that another one is asked for those.
+CALIBRATIONS = ((50, 8, 15), (50, 6, 25), (20, 5, 10))
 OURS, FULLY = "OTCache, one ordinary run", "OTCache, full calibration"
 RETIMED, FULLY_RETIMED = "re-timed", "full, re-timed"
 SHIFTS = (2, 3, 5)
@@ -43,7 +46,7 @@ class Bench:
     """The booted host, scenes to learn from and others to measure on."""
 
     def __init__(self, base: Path, prompt: int, cases: int, held_out: int):
-        self.host, self.base = boot_host(base), base
+        self.host = boot_host(base)
         self.one, self.old = demo(self.host, prompt, 1), demo(self.host, CALIBRATION_SCENES, cases)
         self.new = demo(self.host, HELD_OUT_SCENES, held_out)
         self.calibrations: dict = {}
@@ -57,17 +60,20 @@ class Bench:
         auto = self.host.module("nodes.host.auto")
         return auto.with_auto_cache(model, auto.Target(auto.BY_BUDGET, budget=budget), on_report=reports.append)
 
+    def forget(self) -> None:
+        """Drop lessons and calibrated anchors."""
+        learned = self.host.module("nodes.host.learned")
+        learned.forget(learned.model_key(self.one.model))
+
     def learn(self, steps: int) -> None:
-        """Forget everything and sample once, in full; says what that cost."""
-        lessons, reports = self.base / "models" / "otcache_schedules" / "learned", []
-        shutil.rmtree(lessons, ignore_errors=True)
-        calls = []
+        """Sample once, in full, with nothing known of the model; says what that cost."""
+        self.forget()
+        learned, reports, calls = self.host.module("nodes.host.learned"), [], []
         model = counted(self.auto(self.one.model, 10, reports), calls)
         self.sample(self.one, model, steps=steps, seed=100)
-        sizes = [path.stat().st_size for path in lessons.rglob("*.safetensors")]
-        say(f"  {reports[-1].text}")
-        say(f"  {len(calls) - steps} evaluations beyond the {steps}; {len(sizes)} file of {sum(sizes) / 1024:.0f} KiB")
-        assert len(sizes) == 1
+        file, = learned.folder(learned.model_key(self.one.model)).iterdir()
+        say(f"\nLearnt from one run of {steps} steps: {reports[-1].text}")
+        say(f"  {len(calls) - steps} evaluations beyond the {steps}; one file of {file.stat().st_size / 1024:.0f} KiB")
 
     def learnt(self):
         """The statistics that `learn` left."""
@@ -81,9 +87,25 @@ class Bench:
         assert not reports[0].reason and reports[0].evaluations == budget, reports[0].text
         return budget, samples
 
-    def calibrate(self, steps: int) -> None:
-        self.calibrations[steps], summary = calibrated(self.host, self.old, REFERENCE[steps], ANCHOR[steps])
-        say("  " + summary.splitlines()[1])
+    def calibrate(self, steps: int, anchor: int, reference: int) -> None:
+        """With nothing known of the model, and nothing left behind."""
+        self.forget()
+        found, summary = calibrated(self.host, self.old, {"steps": steps, "budget": reference}, {"budget": anchor})
+        say(f"Calibrated on {steps} steps for B = {anchor} to {reference}. {summary.splitlines()[1]}")
+        self.calibrations[steps, anchor, reference] = found
+        self.forget()
+
+    def fully(self, steps: int, budget: int):
+        """The calibrated schedule: of the first calibration that prepared this budget, else of the last."""
+        fitting = [made for made in self.calibrations if made[0] == steps]
+        place = next((made for made in fitting if made[1] <= budget <= made[2]), fitting[-1])
+        return self.calibrations[place](budget)
+
+    def moved(self, schedule_of: Callable, grid, budget: int):
+        """The schedule re-timed to `grid` that makes `budget` evaluations there; for a part of the range it needs more."""
+        retime = self.host.module("otcache_core.schedules.retiming").retime
+        there = (retime(schedule_of(more), grid) for more in range(budget, 50))
+        return next(schedule for schedule in there if schedule.budget >= budget)
 
 
 def counted(model, calls: list):
@@ -101,20 +123,28 @@ def counted(model, calls: list):
 def same_grid(bench: Bench, steps: int) -> dict[int, dict[str, float]]:
     """Mean dB by budget and row, on the grid that was learnt."""
     new, options = bench.new, {"steps": steps, "cfg": CFG, "seed": 77}
-    full, found = bench.sample(new, steps=steps), {}
+    full, found, seen = bench.sample(new, steps=steps), {}, {}
     say(f"\n{steps} steps: PSNR in dB against their full run, {len(full)} other scenes, euler, simple, CFG {CFG:g}")
     for budget in BUDGETS[steps]:
         learnt = ((OURS, *bench.one_run(new, budget, options)),)
-        fully = ((FULLY, *ours(bench.host, new, options, bench.calibrations[steps](budget))),)
-        found[budget] = table(new, full, budget, chain(learnt, fully, rivals(bench.host, new, options, budget, full)))
+        fully = ((FULLY, *ours(bench.host, new, options, bench.fully(steps, budget))),)
+        found[budget] = table(new, full, budget, chain(learnt, fully, rivals(bench.host, new, options, budget, full, seen)))
     return found
+
+
+def run_grid(model, steps: int, scheduler: str = "simple", denoise: float = 1.0):
+    """The sigmas of a KSampler run, float64 [N + 1]."""
+    import comfy.samplers
+
+    return comfy.samplers.KSampler(model, steps, "cpu", "euler", scheduler, denoise).sigmas.double().numpy()
 
 
 def elsewhere(bench: Bench) -> dict[tuple[str, int], dict[str, float]]:
     """Mean dB by grid, budget and row, on grids that were not learnt."""
     solve = bench.host.module("otcache_core.calibration.solving").solve
     known, found = bench.learnt(), {}
-    retimed = {budget: solve(known, known[0].sigmas, budget) for budget in BUDGETS_ELSEWHERE}
+    schedule_of = cache(lambda budget: solve(known, known[0].sigmas, budget))
+    fully = cache(partial(bench.fully, 50))
     other = {"samples": bench.sample(bench.new, steps=50).roll(1, 0)}  # another scene's picture
     names = (OURS, RETIMED, FULLY_RETIMED, "euler")
     say("\nElsewhere, learnt from 50 steps of `simple` at shift 1: mean and (worst) dB against the full run there")
@@ -126,12 +156,13 @@ def elsewhere(bench: Bench) -> dict[tuple[str, int], dict[str, float]]:
             new.model, = bench.host.run("ModelSamplingAuraFlow", model=new.model, shift=differs["shift"])
         if "denoise" in differs:
             new.latent = other
+        grid = run_grid(new.model, **options)
         full, options = bench.sample(new, **options), {"cfg": CFG, "seed": 77, **options}
         for budget in (b for b in BUDGETS_ELSEWHERE if b <= MOST * options["steps"]):
             rows = (
                 bench.one_run(new, budget, options),
-                ours(bench.host, new, options, retimed[budget]),
-                ours(bench.host, new, options, bench.calibrations[50](budget)),
+                ours(bench.host, new, options, bench.moved(schedule_of, grid, budget)),
+                ours(bench.host, new, options, bench.moved(fully, grid, budget)),
                 (budget, bench.sample(new, **options | {"steps": budget})),
             )
             values = {row: psnr(new.vae, samples, full) for row, (_, samples) in zip(names, rows, strict=True)}
@@ -180,14 +211,11 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
         bench = Bench(Path(base), arguments.prompt, arguments.cases, arguments.held_out)
-        say("Learnt from one run of 50 steps, and the full calibration beside it:")
+        for calibration in CALIBRATIONS:
+            bench.calibrate(*calibration)
         bench.learn(50)
-        bench.calibrate(50)
-        other = elsewhere(bench)
-        long = same_grid(bench, 50)
-        say("\nLearnt anew from one run of 20 steps, and the full calibration beside it:")
+        other, long = elsewhere(bench), same_grid(bench, 50)
         bench.learn(20)
-        bench.calibrate(20)
         short = same_grid(bench, 20)
         return 0 if judge(long, short, other) else 1
 

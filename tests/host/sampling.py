@@ -71,18 +71,22 @@ def evaluations(model):
         handle.remove()
 
 
-def core_cache(host, case, node, budget, options, starts=(0.0, 0.05, 0.15)):
+def core_cache(host, case, node, budget, options, starts=(0.0, 0.05, 0.15), seen=None):
     """Runs of core EasyCache or LazyCache at `budget` evaluations, or as few above it as its threshold allows.
 
     Yields (evaluations, samples) for each start_percent, the threshold found by bisection; the last steps may be skipped.
+    seen: runs by (node, start, threshold), for further budgets with the same options.
     """
+    seen = {} if seen is None else seen
     for start in starts:
 
         def run(threshold, start=start):
+            if (place := (node, start, threshold)) in seen:
+                return seen[place]
             model = host.run(node, model=case.model, reuse_threshold=threshold, start_percent=start, end_percent=1.0)[0]
             with evaluations(model) as sigmas:
                 samples = ksampler(host, case, model, **options)
-            return len(set(sigmas)), samples
+            return seen.setdefault(place, (len(set(sigmas)), samples))
 
         low, high, best = 0.0, 3.0, None
         for _ in range(9):
