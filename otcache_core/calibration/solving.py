@@ -24,6 +24,7 @@ from .inner_products import Recorded
 from .statistics import LEAST, Statistics
 
 RIDGE = 1e-3  # of the fit: pulls weights towards the prior, relative to the mean square of the evaluations
+GAMMA, TAKEN_BACK = 8.0, 0.5  # of the graph: how it avoids single large errors; the share of one made at the first sigma
 FARTHEST = 30.0  # logarithm: the ridge where no gaps are alike, which leaves the prior alone
 NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
@@ -90,23 +91,27 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
     steps = len(grid) - 1
     if budget == steps:
         return tuple(range(steps))
-    inner = within(statistics.recorded, grid)
+    inner, top = within(statistics.recorded, grid), statistics.sigmas[0]
     room = inner.steps // 2
     if budget > room and steps > inner.steps:
-        known = quantile_function(paths(inner, room)[room], inner.sigmas) if room else quantile_function((0,), grid)
+        known = quantile_function(paths(inner, room, top)[room], inner.sigmas) if room else quantile_function((0,), grid)
         return steps_at_budget(known, budget, grid)
     if budget > room:
         inner = at_sigmas(statistics.recorded, grid)
-    path = paths(inner, budget)[budget]
+    path = paths(inner, budget, top)[budget]
     if np.array_equal(inner.sigmas, grid):
         return path
     wanted = np.append(grid[0], np.minimum(inner.sigmas[list(path[1:])], grid[0]))
     return round_to_steps((grid[0] - np.maximum(wanted, grid[-1])) / (grid[0] - grid[-1]), grid)
 
 
-def paths(recorded: Recorded, most: int) -> dict[int, tuple[int, ...]]:
-    """The graph's own path at every budget up to `most`."""
-    return peak_suppressed_paths(edge_costs(recorded, FITTED)[0], range(1, most + 1))
+def paths(recorded: Recorded, most: int, top: float | None = None) -> dict[int, tuple[int, ...]]:
+    """The graph's own path at every budget up to `most`; top: the first sigma of the whole run, if that began earlier.
+
+    An error that is made in noise is partly taken back by later evaluations, the more the noisier: it counts less.
+    """
+    gains = 1 - TAKEN_BACK * recorded.sigmas / (top or recorded.sigmas[0])
+    return peak_suppressed_paths(edge_costs(recorded, FITTED)[0], range(1, most + 1), GAMMA, gains)
 
 
 def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
