@@ -29,7 +29,7 @@ class OTAutoCache(io.ComfyNode):
                       "or after; other caches (EasyCache, LazyCache, TeaCache, ...) may not be on it as well."),
                 field(io.Float.Input, "speedup", default=3.0, min=1.0, max=20.0, step=0.1, round=0.01, tooltip="How many times "
                       "fewer model evaluations. With 50 steps, 3 makes 16 evaluations. More is faster and further from the "
-                      "full run. 1 runs every step. At least 4 evaluations are made."),
+                      "full run. 1 runs every step. At least 3 evaluations are made."),
                 field(io.Combo.Input, "choose", options=[BY_SPEEDUP, BY_BUDGET, BY_ERROR], default=BY_SPEEDUP, optional=True,
                       advanced=True, tooltip="What decides the number of model evaluations: speedup, budget, or target_error."),
                 field(io.Int.Input, "budget", default=10, min=1, max=1000, optional=True, advanced=True, tooltip="For by "

@@ -18,7 +18,7 @@ from .run import HostRun
 
 BY_SPEEDUP, BY_BUDGET, BY_ERROR = "by speed-up", "by budget", "by error"
 WHEN_NEEDED, THIS_RUN, ANEW = "when needed", "this run too", "anew"
-FEWEST = 4  # evaluations that a speed-up leaves: models of few steps have nothing to spare
+FEWEST = 3  # evaluations that a speed-up leaves: models of few steps have nothing to spare
 
 
 @dataclass(frozen=True)
