@@ -8,7 +8,7 @@ from .apply_cache import LEVELS, level_input
 from .host.auto import ANEW, BY_BUDGET, BY_ERROR, BY_SPEEDUP, THIS_RUN, WHEN_NEEDED, Target, with_auto_cache
 from .host.progress import say_on
 from .host.send_strip import show_run
-from .schema import field, schema
+from .schema import ALIASES, WANTED, field, schema
 
 
 class OTAutoCache(io.ComfyNode):
@@ -20,15 +20,16 @@ class OTAutoCache(io.ComfyNode):
             node_id="OTAutoCache",
             display_name="OT Auto Cache",
             description="Makes every sampler after it faster. The first picture of a model is made in full, and the model is "
-            "learnt from it: about a third longer, once. From then on, also after a restart, only some steps run the model and "
-            "the others are predicted. LoRA, prompt, size and guidance may change.",
+            "learnt from it: a quarter to a half longer, once. From then on, also after a restart, only some steps run the "
+            "model and the others are predicted. LoRA, prompt, size and guidance may change.",
+            search_aliases=[*ALIASES, *WANTED],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model to speed up. LoRA and model sampling nodes may come before "
                       "or after; other caches (EasyCache, LazyCache, TeaCache, ...) may not be on it as well."),
                 field(io.Float.Input, "speedup", default=3.0, min=1.0, max=20.0, step=0.1, round=0.01, tooltip="How many times "
                       "fewer model evaluations. With 50 steps, 3 makes 16 evaluations. More is faster and further from the "
-                      "full run. 1 runs every step."),
+                      "full run. 1 runs every step. At least 3 evaluations are made."),
                 field(io.Combo.Input, "choose", options=[BY_SPEEDUP, BY_BUDGET, BY_ERROR], default=BY_SPEEDUP, optional=True,
                       advanced=True, tooltip="What decides the number of model evaluations: speedup, budget, or target_error."),
                 field(io.Int.Input, "budget", default=10, min=1, max=1000, optional=True, advanced=True, tooltip="For by "

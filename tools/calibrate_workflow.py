@@ -28,11 +28,12 @@ full run.
 Use the LoRAs that you will use: put them behind the loader. Calibrate on a prompt like your own, with your guidance. The \
 picture's size may differ.
 
-In later sessions OT Load Schedule gives you flux1-dev: connect it to OT Budget Interpolate in place of OT Anchor Search.
+In later sessions OT Load Schedule gives you flux1-dev: connect it to OT Budget Interpolate in place of OT Anchor Search. \
+OT Auto Cache uses what was found, too.
 
 **Not tried yet on this model.** So far OTCache was measured only on the tiny model that comes with it (otcache_demo).
 
-**Files**, 34 GB in all. ComfyUI offers to download those that are missing.
+**Files**, 34 GB in all, and where they go. ComfyUI offers to download those that are missing.
 
 {listed(model_files.FLUX_DEV)}
 """

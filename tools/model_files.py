@@ -49,5 +49,5 @@ def addresses(files: dict[str, tuple[str, str]]) -> dict[str, dict]:
 
 
 def listed(files: dict[str, tuple[str, str]]) -> str:
-    """The files as lines of a note, with links."""
-    return "\n".join(f"- {where['directory']}: [{name}]({where['url']})" for name, where in addresses(files).items())
+    """The files as lines of a note: where they go, and links."""
+    return "\n".join(f"- models/{where['directory']}: [{name}]({where['url']})" for name, where in addresses(files).items())

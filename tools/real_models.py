@@ -30,7 +30,7 @@ Put LoRA nodes between the loader and OT Auto Cache.
 judge it here, set the seed to fixed and run. Then bypass OT Auto Cache (Ctrl+B) and run again. OT Compare measures how far \
 apart the two {picture}s are.
 
-**Files**, {size} in all. ComfyUI offers to download those that are missing.
+**Files**, {size} in all, and where they go. ComfyUI offers to download those that are missing.
 
 {files}
 """

@@ -18,6 +18,8 @@ from .run import HostRun
 
 BY_SPEEDUP, BY_BUDGET, BY_ERROR = "by speed-up", "by budget", "by error"
 WHEN_NEEDED, THIS_RUN, ANEW = "when needed", "this run too", "anew"
+FEWEST = 3  # evaluations that a speed-up leaves: models of few steps have nothing to spare
+
 
 @dataclass(frozen=True)
 class Target:
@@ -33,7 +35,7 @@ class Target:
         if self.choose == BY_BUDGET:
             return min(self.budget, steps)
         if self.choose == BY_SPEEDUP:
-            return budget_for_speedup(steps, self.speedup)
+            return max(budget_for_speedup(steps, self.speedup), min(FEWEST, steps))
         if statistics is None or not statistics.errors:
             return steps
         budgets = range(2, max(steps // 2, 2) + 1)

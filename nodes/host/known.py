@@ -35,13 +35,13 @@ def origin_at(model, sampler: str, cfg: float) -> Origin:
 def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> list[Statistics]:
     """Those of `known` that a run of `origin` on `grid` can use, the best first: they cover it, at the nearest guidance.
 
-    Those of the same sampler alone where there are any, for rehearsals of another one say less.
+    Those of the same sampler alone: weights that suit one can be worse than holding with another.
     """
     try:
         check_sigmas(grid)
     except ValueError:
         return []
-    covering = [one for one in known if covers(one, grid)]
+    covering = [one for one in known if one.origin.sampler == origin.sampler and covers(one, grid)]
     if not covering:
         return []
 
@@ -51,7 +51,6 @@ def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> li
     taught = [one for one in covering if one.visits] or covering
     nearest = min(map(apart, taught))
     near = [one for one in taught if apart(one) == nearest]
-    near = [one for one in near if one.origin.sampler == origin.sampler] or near
     steps = len(grid) - 1
     return sorted(near, key=lambda one: (abs(np.log(one.steps / steps)), -one.runs))
 

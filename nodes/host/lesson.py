@@ -122,7 +122,7 @@ class Lesson:
     def _tell(self, reason: str) -> None:
         self._report = replace(self._report, reason=reason)
         if self._rehearsing:  # its last words on the node would stay there
-            self._say(reason)
+            self._say("learnt" if reason.startswith("learnt") else reason)  # the strip says the rest
 
     def finish(self, output) -> Report:
         """The report of the run."""

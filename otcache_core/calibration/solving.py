@@ -24,6 +24,8 @@ from .inner_products import Recorded
 from .statistics import LEAST, Statistics
 
 RIDGE = 1e-3  # of the fit: pulls weights towards the prior, relative to the mean square of the evaluations
+GAMMA, TAKEN_BACK = 8.0, 0.5  # of the graph: how it avoids single large errors; the share of one made at the first sigma
+FARTHEST = 30.0  # logarithm: the ridge where no gaps are alike, which leaves the prior alone
 NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
 LEARNT = "learnt"  # how the provenance of such schedules begins
@@ -89,23 +91,27 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
     steps = len(grid) - 1
     if budget == steps:
         return tuple(range(steps))
-    inner = within(statistics.recorded, grid)
+    inner, top = within(statistics.recorded, grid), statistics.sigmas[0]
     room = inner.steps // 2
     if budget > room and steps > inner.steps:
-        known = quantile_function(paths(inner, room)[room], inner.sigmas) if room else quantile_function((0,), grid)
+        known = quantile_function(paths(inner, room, top)[room], inner.sigmas) if room else quantile_function((0,), grid)
         return steps_at_budget(known, budget, grid)
     if budget > room:
         inner = at_sigmas(statistics.recorded, grid)
-    path = paths(inner, budget)[budget]
+    path = paths(inner, budget, top)[budget]
     if np.array_equal(inner.sigmas, grid):
         return path
     wanted = np.append(grid[0], np.minimum(inner.sigmas[list(path[1:])], grid[0]))
     return round_to_steps((grid[0] - np.maximum(wanted, grid[-1])) / (grid[0] - grid[-1]), grid)
 
 
-def paths(recorded: Recorded, most: int) -> dict[int, tuple[int, ...]]:
-    """The graph's own path at every budget up to `most`."""
-    return peak_suppressed_paths(edge_costs(recorded, FITTED)[0], range(1, most + 1))
+def paths(recorded: Recorded, most: int, top: float | None = None) -> dict[int, tuple[int, ...]]:
+    """The graph's own path at every budget up to `most`; top: the first sigma of the whole run, if that began earlier.
+
+    An error that is made in noise is partly taken back by later evaluations, the more the noisier: it counts less.
+    """
+    gains = 1 - TAKEN_BACK * recorded.sigmas / (top or recorded.sigmas[0])
+    return peak_suppressed_paths(edge_costs(recorded, FITTED)[0], range(1, most + 1), GAMMA, gains)
 
 
 def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
@@ -187,29 +193,28 @@ def weights(known: Iterable[Sight], grid: np.ndarray, compute_steps: Sequence[in
         if not any(len(sight.past) >= len(past) for sight in known):  # of two or three recorded steps
             rows.append(tuple(prior.tolist()) * FITTED.bands)
             continue
-        gram, moment = alike(known, past, grid[end] - grid[start], grid[0] - grid[-1])
-        rows.append(tuple(solve_ridge(gram, moment[:, None], prior[None], RIDGE).ravel().tolist()))
+        gram, moment, far = alike(known, past, grid[end] - grid[start], grid[0] - grid[-1])
+        rows.append(tuple(solve_ridge(gram, moment[:, None], prior[None], RIDGE * far).ravel().tolist()))
     return tuple(rows)
 
 
-def alike(known: Sequence[Sight], past: np.ndarray, span: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def alike(known: Sequence[Sight], past: np.ndarray, span: float, reach: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Normal equations of a segment that moves by `span` after evaluations at `past` [m]: a mean over sights like it.
 
-    A sight of more evaluations counts with its newest m. Returns (gram [bands, m, m], moment [bands, m] per unit of span).
+    span: below 0; reach: the run's range. A sight of more evaluations counts with its newest m. Returns (gram [bands, m, m],
+    moment [bands, m] per unit of span, far): `far` says how many times the ridge the prior should have, 1 where a sight has
+    the same gaps. Without it a segment after two evaluations that all but coincide would extrapolate by what long gaps need.
     """
     m, gaps = len(past), np.diff(past)
     fitting = [sight for sight in known if len(sight.past) >= m]
-    distance = np.array([
-        ((past[0] - sight.past[0]) / (NEAR * reach)) ** 2
-        + (np.log(gaps / sight.gaps[: m - 1]) ** 2).sum() / ALIKE**2 + sight.doubt
-        for sight in fitting
-    ])  # fmt: skip
+    apart = np.array([(np.log(gaps / sight.gaps[: m - 1]) ** 2).sum() for sight in fitting]) / ALIKE**2
+    distance = apart + [((past[0] - sight.past[0]) / (NEAR * reach)) ** 2 + sight.doubt for sight in fitting]
     share = np.exp(-(distance - distance.min()) / 2 / WIDTH**2)
     gram, moment = 0.0, 0.0
     for number in np.flatnonzero(share > 1e-3):
         gram = gram + share[number] * fitting[number].visit.gram[:, :m, :m]
         moment = moment + share[number] * fitting[number].moment(span)[:, :m]
-    return gram, moment
+    return gram, moment, float(np.exp(min(apart[distance.argmin()] / 2, FARTHEST)))
 
 
 def expected_errors(statistics: Statistics, budgets: Iterable[int]) -> dict[int, float]:

@@ -48,7 +48,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    version: Literal[1] = 1
+    version: Literal[1]
     runs: Annotated[int, Field(ge=1, le=10**6)]
     origin: Origin
     visits: tuple[Annotated[tuple[int, ...], Field(min_length=1, max_length=HISTORY)], ...]
@@ -121,7 +121,7 @@ class Statistics:
         visits = tuple(tuple(map(int, key)) for key in keys)
         rehearsals = tuple((tuple(map(int, steps)), *map(float, pair)) for steps, pair in sorted(self.rehearsals.items()))
         try:
-            described = _Description(runs=self.runs, origin=self.origin, visits=visits, rehearsals=rehearsals)
+            described = _Description(version=1, runs=self.runs, origin=self.origin, visits=visits, rehearsals=rehearsals)
         except ValidationError:
             raise OTCacheError("What was learnt has errors that are no numbers, or too many runs; forget it.") from None
         # One entry: safetensors writes several in an order of chance.

@@ -20,7 +20,7 @@ TO_SUBGRAPH = """() => {
 
 def cells(strip, kind):
     """How many cells of a kind ("run" or "skip") a strip shows."""
-    return len(CELL.findall(strip.locator(f".plot path.{kind}").get_attribute("d")))
+    return len(CELL.findall(strip.locator(f".plot path.{kind}").get_attribute("d") or ""))
 
 
 def shows(strip, budget, steps=50, by=""):

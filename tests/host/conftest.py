@@ -80,13 +80,21 @@ def learnt(host, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def server():
-    """See `serving.Server`. It serves the files that the registry ships, and the test pack tiny_clip."""
+def make_server():
+    """make_server(base) -> a `serving.Server` that is not started yet, with the files that the registry ships."""
     from packing import unpacked
     from serving import Server
 
-    with tempfile.TemporaryDirectory() as pack, tempfile.TemporaryDirectory() as base:
-        started = Server(FOUND, unpacked(REPOSITORY, Path(pack)), Path(base))
+    with tempfile.TemporaryDirectory() as pack:
+        files = unpacked(REPOSITORY, Path(pack))
+        yield lambda base: Server(FOUND, files, base)
+
+
+@pytest.fixture(scope="session")
+def server(make_server):
+    """See `serving.Server`. It serves the files that the registry ships, and the test pack tiny_clip."""
+    with tempfile.TemporaryDirectory() as base:
+        started = make_server(Path(base))
         shutil.copy(Path(__file__).parent / "tiny_clip.py", started.base / "custom_nodes")
         with started as running:
             yield running

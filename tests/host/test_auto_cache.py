@@ -34,7 +34,7 @@ def test_the_first_run_is_cores_and_the_second_makes_the_budget(host, demo, lear
     second, made = run(host, demo, auto, sampler_name=sampler)
     twice = len(plain) > STEPS  # samplers that run the model twice a step do so on computed ones; not on the last
     assert made == auto.report.evaluations and made in ((11, 12) if twice else (6,))
-    assert not auto.report.reason and distance(second, core) < (0.3 if sampler == "ipndm" else 0.15)
+    assert not auto.report.reason and distance(second, core) < (0.3 if sampler == "ipndm" else 0.2)
     assert len(lessons(learnt)) == 1
     assert torch.equal(ksampler(host, demo, steps=STEPS, sampler_name=sampler), core)
 
@@ -79,7 +79,7 @@ def test_a_sampler_with_churn_never_costs_the_picture(host, demo, learnt):
 
 
 @pytest.mark.parametrize("value,evaluations", [({"budget": 8}, 8), ({"budget": 1}, 1), ({"speedup": 2.0}, 10),
-                                               ({"speedup": 7.0}, 2)])  # fmt: skip
+                                               ({"speedup": 7.0}, 3)])  # fmt: skip
 def test_the_budget_is_what_was_asked_for(host, demo, learnt, value, evaluations):
     auto = Auto(host, demo.model, choose="by budget" if "budget" in value else "by speed-up", **value)
     run(host, demo, auto)
@@ -165,8 +165,7 @@ def test_anew_with_two_samplers_keeps_what_both_teach(host, demo, learnt):
 
 GRIDS = [({"steps": 28}, 9), ({"steps": 12}, 4), ({"scheduler": "beta"}, 6), ({"scheduler": "karras"}, 6),
          ({"denoise": 0.6}, 6),
-         ({"sampler_name": "dpmpp_2m"}, 6), ({"sampler_name": "uni_pc"}, 6), ({"cfg": 6.0}, 6), ({"seed": 99}, 6),
-         ({"latent_image": {"samples": torch.zeros(2, 16, 16, 24)}}, 6), ({"sampler_name": "euler_ancestral"}, 6),
+         ({"cfg": 6.0}, 6), ({"seed": 99}, 6), ({"latent_image": {"samples": torch.zeros(2, 16, 16, 24)}}, 6),
          ({"steps": 251}, 83)]  # fmt: skip
 
 
@@ -177,9 +176,19 @@ def test_other_grids_are_fast_at_once(host, demo, learnt, inputs, evaluations):
     inputs = {"steps": STEPS} | inputs
     samples, made = run(host, demo, auto, **inputs)
     assert made == auto.report.evaluations == evaluations and not auto.report.reason and samples.isfinite().all()
-    if inputs.get("sampler_name") != "euler_ancestral" and inputs["steps"] < 100:
+    if inputs["steps"] < 100:
         assert distance(samples, ksampler(host, demo, **inputs)) < 0.25
     assert len(lessons(learnt)) == 1
+
+
+def test_another_sampler_does_not_take_what_euler_taught(host, demo, learnt):
+    teach(host, demo)
+    for sampler, reason in (("dpmpp_2m", "learnt from this run"), ("euler_ancestral", "nothing was learnt: the sampler adds")):
+        auto = Auto(host, demo.model)
+        samples, _ = run(host, demo, auto, sampler_name=sampler)
+        assert torch.equal(samples, ksampler(host, demo, steps=STEPS, sampler_name=sampler))
+        assert auto.report.reason.startswith(reason)
+    assert len(lessons(learnt)) == 2
 
 
 def test_the_nearest_guidance_is_used(host, demo, learnt):
@@ -236,7 +245,7 @@ def test_slices_of_two_experts_each_learn_their_own_part(host, learnt):
     assert len(lessons(learnt)) == 2 and len({path.parent for path in lessons(learnt)}) == 2
     with forwards(high.model) as early, forwards(low.model) as late:
         sample(*(auto.model for auto in autos))
-    assert (len(early), len(late)) == (2, 4) and [auto.report.evaluations for auto in autos] == [2, 4]
+    assert (len(early), len(late)) == (3, 4) and [auto.report.evaluations for auto in autos] == [3, 4]
 
 
 @pytest.mark.parametrize("name", ["Wan 2.1 t2v", "HunyuanVideo", "Qwen-Image", "LTX-2 (video, audio)", "SD 1.5"])
@@ -289,7 +298,7 @@ def test_rehearsals_are_told_on_the_node(host, demo, learnt):
     auto = Auto(host, demo.model)
     run(host, demo, auto, steps=50)
     assert auto.said[:2] == ["rehearsing 1 of 2, 6 evaluations", "rehearsing 2 of 2, 12 evaluations"]
-    assert len(auto.said) == 3 and auto.said[-1] == auto.report.reason  # and nothing claims that they still go on
+    assert len(auto.said) == 3 and auto.said[-1] == "learnt"  # and nothing claims that they still go on
 
 
 def test_the_node(host, demo, learnt):

@@ -1,5 +1,6 @@
 """Where OT Auto Cache keeps what it learnt: which model finds it, and files that are damaged, foreign or in the way."""
 
+import json
 import logging
 import os
 import subprocess
@@ -149,11 +150,17 @@ def rewritten(path, **changes):
     from safetensors.numpy import save_file
 
     with safe_open(path, framework="np") as file:
-        arrays, words = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata())  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        [(kind, text)] = file.metadata().items()
+    words = json.loads(text)
     for name, change in changes.items():
         where = arrays if name in arrays else words
         where[name] = change(where[name])
-    save_file(arrays, path, words)
+    save_file(arrays, path, {kind: json.dumps(words)})
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
 
 
 DAMAGE = {
@@ -165,14 +172,14 @@ DAMAGE = {
     "NaN": lambda path: rewritten(path, grams=lambda grams: grams * np.nan),
     "NaN in a visit": lambda path: rewritten(path, **{"gram.0": lambda gram: gram * np.float32("nan")}),
     "another shape": lambda path: rewritten(path, grams=lambda grams: grams[:, 1:]),
-    "another version": lambda path: rewritten(path, version=lambda _: "99"),
+    "another version": lambda path: rewritten(path, version=lambda _: 99),
     "runs": lambda path: rewritten(path, runs=lambda _: "many"),
-    "no runs": lambda path: rewritten(path, runs=lambda _: "0"),
-    "visits": lambda path: rewritten(path, visits=lambda _: "[[99]]"),
-    "visits of another kind": lambda path: rewritten(path, visits=lambda _: '{"a": 1}'),
-    "rehearsals": lambda path: rewritten(path, rehearsals=lambda _: "[[1, 2]]"),
-    "nested": lambda path: rewritten(path, visits=lambda _: "[" * 100_000),
-    "origin": lambda path: rewritten(path, origin=lambda _: '{"cfg": "much"}'),
+    "no runs": lambda path: rewritten(path, runs=lambda _: 0),
+    "visits": lambda path: rewritten(path, visits=lambda _: [[99]]),
+    "visits of another kind": lambda path: rewritten(path, visits=lambda _: {"a": 1}),
+    "rehearsals": lambda path: rewritten(path, rehearsals=lambda _: [[1, 2]]),
+    "nested": lambda path: rewritten(path, visits=lambda _: nested(400)),
+    "origin": lambda path: rewritten(path, origin=lambda _: {"cfg": "much"}),
     "sigmas": lambda path: rewritten(path, sigmas=lambda sigmas: sigmas[::-1].copy()),
 }  # fmt: skip
 

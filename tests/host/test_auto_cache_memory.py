@@ -32,6 +32,13 @@ class Watch:
                 observe(one, step, d, x)
 
             monkeypatch.setattr(cls, "observe", observe_watched)
+        evaluated = rehearsal.Recorder.evaluated
+
+        def evaluated_watched(one, step, x, denoised, sigma):
+            self.refs += [weakref.ref(x), weakref.ref(denoised)]
+            evaluated(one, step, x, denoised, sigma)
+
+        monkeypatch.setattr(rehearsal.Recorder, "evaluated", evaluated_watched)
 
     def alive(self):
         return sum(ref() is not None for ref in self.refs)
@@ -82,17 +89,19 @@ def test_a_lesson_holds_no_tensor_without_collection(host, demo, learnt, monkeyp
 
 def test_a_long_run_of_a_large_latent_keeps_little(host, demo, learnt, monkeypatch):
     """A sample of a batch of pictures, not every latent: at most 12 MiB."""
-    kept = []
+    kept, most = [], []
     patches = host.module("otcache_core.sampling.patches").Patches
     of = patches.of
 
     def of_watched(one, latents):
         found = of(one, latents)
-        kept.append(found.numel() * found.element_size())
+        kept.append(weakref.ref(found))
+        alive = [ref() for ref in kept if ref() is not None]
+        most.append(sum(tensor.numel() * tensor.element_size() for tensor in alive))
         return found
 
     monkeypatch.setattr(patches, "of", of_watched)
     auto = Auto(host, demo.model, speedup=1.0)
     run(host, demo, auto, cfg=1.0, steps=6, latent_image={"samples": torch.zeros(6, 16, 96, 96)})
-    assert "learnt from this run" in auto.report.reason and len(kept) == 12
-    assert sum(kept) <= 4 * host.module("otcache_core.sampling.rehearsal").ELEMENTS
+    assert "learnt from this run" in auto.report.reason and len(kept) >= 12
+    assert 2**20 < max(most) <= 1.1 * 4 * host.module("otcache_core.sampling.rehearsal").ELEMENTS

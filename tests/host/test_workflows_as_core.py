@@ -62,7 +62,7 @@ def test_files_lie_where_core_has_them(ours, theirs):
              if isinstance(value, str) and value.endswith(".safetensors")}  # fmt: skip
     assert named == found.keys()
     [note] = [node["widgets_values"][0] for node in load(ours)["nodes"] if node["type"] == "MarkdownNote"]
-    assert all(f"{directory}: [{name}]({url})" in note for name, (directory, url) in found.items())
+    assert all(f"models/{directory}: [{name}]({url})" in note for name, (directory, url) in found.items())
 
 
 @every_pair

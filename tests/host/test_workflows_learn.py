@@ -116,6 +116,9 @@ def test_the_calibration_runs_to_its_picture(host, server):
     anchor = next(run.outputs(n)[0] for n, node in graph.items() if node["class_type"] == "OTAnchorSearch")
     assert [schedule.budget for schedule in anchor.prepared] == list(range(ANCHOR, REFERENCE + 1))
 
+    # "OT Auto Cache uses what was found"
+    learned = host.module("nodes.host.learned")
+    assert any(known.visits for known in learned.recall(learned.model_key(model)))
     # "Move the slider and press Run again": all else stays; the slider's end is the full run.
     [slider] = [number for number, node in graph.items() if node["class_type"] == "OTBudgetInterpolate"]
     graph[slider]["inputs"]["budget"] = STEPS

@@ -138,6 +138,11 @@ describe("words", () => {
     expect(runLabels(en, full)).toEqual({
       head: "50 of 50 evaluations, nothing is skipped", foot: "computed in full: this sampler chooses its own noise levels",
     })
+    const taught = "learnt from this run, with 18 evaluations more to rehearse; the next one makes 16 of 50"
+    expect(runLabels(en, { ...full, reason: taught }).foot).toBe("learnt from this run: the next one makes 16 of 50")
+    expect(runLabels(wordsFor("zh"), { ...full, reason: taught }).foot).toBe("已从这次运行学习：下一次为 50 步中计算 16 次")
+    const recorded = "learnt from this run; the next one makes 50 of 50"
+    expect(runLabels(en, { ...full, reason: recorded }).foot).toBe("learnt from this run")
     expect(runLabels(en, run).foot).toBe("bars: time of each evaluation")
     expect(runLabels(en, { ...run, level: "blocks" }).foot).toBe("transformer blocks reused")
     expect(runLabels(en, { ...run, warning: "made on another model" }).foot).toBe("made on another model")

@@ -18,6 +18,7 @@ const en = {
   timing: "bars: time of each evaluation",
   blocks: "transformer blocks reused",
   inFull: (why) => `computed in full: ${why}`,
+  learnt: (b, n) => (b === n ? "learnt from this run" : `learnt from this run: the next one makes ${b} of ${n}`),
   noBlocks: (why) => `blocks could not be reused: ${why}`,
   warning: (what) => what,
   extra: (n) => `${n} more than scheduled: conditions changed in mid-run`,
@@ -50,6 +51,7 @@ const zh = {
   timing: "柱高：每次求值的时间",
   blocks: "复用 transformer 块",
   inFull: (why) => `全部计算：${why}`,
+  learnt: (b, n) => (b === n ? "已从这次运行学习" : `已从这次运行学习：下一次为 ${n} 步中计算 ${b} 次`),
   noBlocks: (why) => `无法复用块：${why}`,
   warning: (what) => `注意：${what}`,
   extra: (n) => `比计划多 ${n} 次：运行中条件改变`,
@@ -101,6 +103,12 @@ export function budgetFoot(words, { asked, missed, total, error, isMeasured, isF
   return isMeasured ? words.measuredError(shown, metric) : words.expectedError(shown, metric)
 }
 
+/** Why a run was computed in full; one that taught says so as nodes/host/lesson.py does. */
+function inFull(words, reason) {
+  const lesson = /^learnt from this run.*; the next one makes (\d+) of (\d+)$/.exec(reason)
+  return lesson ? words.learnt(Number(lesson[1]), Number(lesson[2])) : words.inFull(reason)
+}
+
 /** The lines above and below a report strip. */
 export function runLabels(words, run) {
   const head = [words.evaluations(run.evaluations, run.computed.length)]
@@ -108,7 +116,7 @@ export function runLabels(words, run) {
   else head.push(words.ideal(factor(run.ideal)))
   if (run.measured) head.push(words.measured(factor(run.measured)))
   const notes = []
-  if (run.reason) notes.push(words.inFull(run.reason))
+  if (run.reason) notes.push(inFull(words, run.reason))
   if (run.note) notes.push(run.note)
   if (run.warning) notes.push(words.warning(run.warning))
   if (run.level_reason) notes.push(words.noBlocks(run.level_reason))

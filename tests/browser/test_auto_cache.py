@@ -1,0 +1,98 @@
+"""OT Auto Cache as a newcomer meets it: found by the name of another cache, wired, run twice."""
+
+import re
+
+import pytest
+from strips import MODES, cells
+
+# Nodes beside it, wired through the app's graph: dragging links is ComfyUI's own affair.
+WIRE = """() => {
+  const graph = app.canvas.graph, auto = nodeOf("OTAutoCache")
+  const add = (type, x, y) => {
+    const node = LiteGraph.createNode(type)
+    node.pos = [x, y]
+    graph.add(node)
+    return node
+  }
+  auto.pos = [0, 0]
+  const demo = add("OTDemoModel", -500, 0), sampler = add("KSampler", 500, 0)
+  const decode = add("VAEDecode", 900, 0), show = add("PreviewImage", 1200, 0)
+  const link = (from, output, to, input) => from.connect(output, to, to.inputs.findIndex(({ name }) => name === input))
+  link(demo, 0, auto, "model")
+  link(auto, 0, sampler, "model")
+  link(demo, 1, sampler, "positive")
+  link(demo, 2, sampler, "negative")
+  link(demo, 4, sampler, "latent_image")
+  link(sampler, 0, decode, "samples")
+  link(demo, 3, decode, "vae")
+  link(decode, 0, show, "images")
+}"""
+SEARCH = "app.extensionManager.command.execute('Workspace.SearchBox.Toggle')"
+WORDS = ["teacache", "magcache", "easycache", "lazycache", "speed up", "faster"]
+CORES = {"easycache", "lazycache"}
+
+
+def search(comfy, words):
+    """The titles that the open node search finds, the best first."""
+    comfy.page.locator("input[role=combobox]").last.fill(words)
+    results = comfy.page.get_by_test_id("result-item")
+    comfy.page.wait_for_timeout(500)  # it looks once the typing has paused
+    comfy.eventually(results.count)
+    return [text.partition("\n")[0] for text in results.all_inner_texts()]
+
+
+@MODES
+def test_from_an_empty_graph_to_skipped_steps(open_comfy, shots, vue):
+    comfy = open_comfy(vue=vue)
+    page, name = comfy.page, f"auto_{'nodes2' if vue else 'classic'}"
+    page.evaluate("app.graph.clear()")
+    page.evaluate(SEARCH)
+    assert search(comfy, "teacache")[0] == "OT Auto Cache"
+    page.screenshot(path=shots / f"{name}_1_search.png")
+    page.keyboard.press("Enter")
+    comfy.eventually(lambda: page.evaluate("!!nodeOf('OTAutoCache')"))
+    page.get_by_placeholder("Add a node...").wait_for(state="hidden")
+    for x in (600, 700):  # the node hangs on the mouse until it is dropped
+        page.mouse.move(x, 450)
+        page.wait_for_timeout(300)
+    page.mouse.click(700, 450)
+    comfy.eventually(lambda: not page.evaluate("nodeOf('OTAutoCache').flags.ghost"))
+    page.evaluate(WIRE)
+    for widget, value in (("steps", 20), ("cfg", 4.0), ("sampler_name", "euler"), ("scheduler", "simple")):
+        comfy.set(widget, value, "KSampler")
+    # Other tests of this server may have taught the demo model; this workflow begins anew.
+    comfy.set("learn", "anew", "OTAutoCache")
+    strip = comfy.strip_on("OTAutoCache")
+    assert strip.is_visible() and strip.inner_text().startswith("After a run")
+
+    comfy.run()
+    strip = comfy.strip_on("OTAutoCache")
+    comfy.eventually(lambda: strip.locator(".label").inner_text() == "20 of 20 evaluations, nothing is skipped")
+    assert strip.locator(".foot").inner_text() == "learnt from this run: the next one makes 6 of 20"
+    assert (cells(strip, "run"), cells(strip, "skip")) == (20, 0)
+    page.screenshot(path=shots / f"{name}_2_learnt.png")
+
+    comfy.set("learn", "when needed", "OTAutoCache")
+    comfy.run()
+    comfy.eventually(lambda: strip.locator(".label").inner_text().startswith("6 of 20 evaluations, 3.3x ideal, "))
+    assert (cells(strip, "run"), cells(strip, "skip")) == (6, 14)
+    assert "learnt from 1 ordinary run" in strip.locator(".foot").inner_text()
+    assert re.search(r"6 of 20 evaluations", strip.get_attribute("aria-label"))
+    page.screenshot(path=shots / f"{name}_3_skipped.png")
+    workflow, prompt = comfy.documents()
+    [node] = [node for node in prompt.values() if node["class_type"] == "OTAutoCache"]
+    assert set(node["inputs"]) == {"model", "speedup", "choose", "budget", "target_error", "reuse", "learn"}
+    assert not re.search("strip", str([workflow, prompt]), re.IGNORECASE)
+    assert not comfy.complaints
+
+
+@pytest.mark.parametrize("locale", ["en", "zh"])
+def test_words_that_people_look_for_find_it_first(open_comfy, locale):
+    comfy = open_comfy(locale=locale)
+    comfy.page.evaluate(SEARCH)
+    title = {"en": "OT Auto Cache", "zh": "OT 自动缓存"}[locale]
+    for words in WORDS:
+        found = search(comfy, words)
+        # Core's own caches come first where somebody looks for them by name.
+        assert title in (found[:3] if words in CORES else found[:1]), (words, found)
+    comfy.page.keyboard.press("Escape")
