@@ -55,11 +55,14 @@ def ours(host, new, options: dict, schedule, level: str = "output"):
     return cached.reports[0].evaluations, samples
 
 
-def rivals(host, new, options: dict, budget: int, full, seen: dict):
-    """(name, evaluations, samples) of every other way to sample with `budget` evaluations; seen: of `core_cache`."""
+def rivals(host, new, options: dict, budget: int, full, seen: dict | None):
+    """(name, evaluations, samples) of every other way to sample with `budget` evaluations.
+
+    seen: of `core_cache`; None leaves ComfyUI's own caches out.
+    """
     from sampling import core_cache, ksampler
 
-    for node in ("EasyCache", "LazyCache"):
+    for node in () if seen is None else ("EasyCache", "LazyCache"):
         found = core_cache(host, new, node, budget, options, seen=seen)
         evaluations, samples = max(found, key=lambda pair: float(psnr(new.vae, pair[1], full).mean()))
         yield f"core {node}", evaluations, samples
