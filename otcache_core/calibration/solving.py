@@ -24,7 +24,8 @@ from .inner_products import Recorded
 from .statistics import LEAST, Statistics
 
 RIDGE = 1e-3  # of the fit: pulls weights towards the prior, relative to the mean square of the evaluations
-GAMMA, TAKEN_BACK = 8.0, 0.5  # of the graph: how it avoids single large errors; the share of one made at the first sigma
+GAMMA, GAMMA_IN_PART = 8.0, 4.0  # how strongly the graph avoids single large errors, in whole runs and in parts of one
+TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
 FARTHEST = 30.0  # logarithm: the ridge where no gaps are alike, which leaves the prior alone
 NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
@@ -91,27 +92,30 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
     steps = len(grid) - 1
     if budget == steps:
         return tuple(range(steps))
-    inner, top = within(statistics.recorded, grid), statistics.sigmas[0]
+    inner = within(statistics.recorded, grid)
+    whole = inner.sigmas[0] == statistics.sigmas[0]
     room = inner.steps // 2
     if budget > room and steps > inner.steps:
-        known = quantile_function(paths(inner, room, top)[room], inner.sigmas) if room else quantile_function((0,), grid)
+        known = quantile_function(paths(inner, room, whole)[room], inner.sigmas) if room else quantile_function((0,), grid)
         return steps_at_budget(known, budget, grid)
     if budget > room:
         inner = at_sigmas(statistics.recorded, grid)
-    path = paths(inner, budget, top)[budget]
+    path = paths(inner, budget, whole)[budget]
     if np.array_equal(inner.sigmas, grid):
         return path
     wanted = np.append(grid[0], np.minimum(inner.sigmas[list(path[1:])], grid[0]))
     return round_to_steps((grid[0] - np.maximum(wanted, grid[-1])) / (grid[0] - grid[-1]), grid)
 
 
-def paths(recorded: Recorded, most: int, top: float | None = None) -> dict[int, tuple[int, ...]]:
-    """The graph's own path at every budget up to `most`; top: the first sigma of the whole run, if that began earlier.
+def paths(recorded: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:
+    """The graph's own path at every budget up to `most`; whole: whether the run begins where the recorded ones did.
 
-    An error that is made in noise is partly taken back by later evaluations, the more the noisier: it counts less.
+    Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier. A run
+    that begins in the middle, with a single evaluation to predict from, gains nothing by that (measured).
     """
-    gains = 1 - TAKEN_BACK * recorded.sigmas / (top or recorded.sigmas[0])
-    return peak_suppressed_paths(edge_costs(recorded, FITTED)[0], range(1, most + 1), GAMMA, gains)
+    gains = 1 - TAKEN_BACK * recorded.sigmas / recorded.sigmas[0] if whole else None
+    costs = edge_costs(recorded, FITTED)[0]
+    return peak_suppressed_paths(costs, range(1, most + 1), GAMMA if whole else GAMMA_IN_PART, gains)
 
 
 def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
