@@ -24,8 +24,9 @@ from .inner_products import Recorded
 from .statistics import LEAST, Statistics
 
 RIDGE = 1e-3  # of the fit: pulls weights towards the prior, relative to the mean square of the evaluations
-GAMMA, GAMMA_IN_PART = 8.0, 4.0  # how strongly the graph avoids single large errors, in whole runs and in parts of one
+GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large errors, with and without the gains below
 TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
+FEW_STEPS = 30  # runs of no more go without that
 FARTHEST = 30.0  # logarithm: the ridge where no gaps are alike, which leaves the prior alone
 NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
@@ -110,12 +111,13 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
 def paths(recorded: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:
     """The graph's own path at every budget up to `most`; whole: whether the run begins where the recorded ones did.
 
-    Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier. A run
-    that begins in the middle, with a single evaluation to predict from, gains nothing by that (measured).
+    Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier. Runs that
+    begin in the middle, with a single evaluation to predict from, and those of few steps lose by that (measured).
     """
-    gains = 1 - TAKEN_BACK * recorded.sigmas / recorded.sigmas[0] if whole else None
-    costs = edge_costs(recorded, FITTED)[0]
-    return peak_suppressed_paths(costs, range(1, most + 1), GAMMA if whole else GAMMA_IN_PART, gains)
+    costs, budgets = edge_costs(recorded, FITTED)[0], range(1, most + 1)
+    if not whole or recorded.steps <= FEW_STEPS:
+        return peak_suppressed_paths(costs, budgets, GAMMA_PLAIN)
+    return peak_suppressed_paths(costs, budgets, GAMMA, 1 - TAKEN_BACK * recorded.sigmas / recorded.sigmas[0])
 
 
 def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
