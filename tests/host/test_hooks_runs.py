@@ -327,8 +327,8 @@ def test_the_nodes_are_core_ksampler_with_a_schedule(host, demo_small):
 
 def test_the_cached_sampler_takes_what_ksampler_takes(host):
     core, ours = (host.classes[node].INPUT_TYPES() for node in ("KSampler", "OTCachedSampler"))
-    assert list(ours["required"]) == [*core["required"], "schedule"]
-    assert list(ours["optional"]) == ["reuse"]  # prompts from before it must still run
+    assert list(ours["required"]) == list(core["required"])
+    assert list(ours["optional"]) == ["schedule", "reuse", "speedup"]  # prompts from before them must still run
 
 
 def test_the_cached_sampler_with_nothing_to_do_says_so(host, demo_small):
