@@ -6,7 +6,6 @@ from pathlib import Path
 
 import comfy.samplers
 import folder_paths
-import numpy as np
 from comfy_api.latest import io
 
 from ..otcache_core.calibration.lessons import lesson
@@ -78,7 +77,7 @@ class OTReferenceSchedule(io.ComfyNode):
         from .host import learned
         from .host.calibration import Calibration, run_on_model
         from .host.identity import model_fingerprint
-        from .host.known import origin_at
+        from .host.known import of_same_runs, origin_at
         from .host.progress import NodeProgress
         from .host.setting import make_setting
         from .host.suitability import made_on
@@ -93,7 +92,7 @@ class OTReferenceSchedule(io.ComfyNode):
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
         marks = model_fingerprint(model), setting.fingerprint()
         key, origin = learned.model_key(model), origin_at(model, "euler", cfg[0])
-        known = next((one for one in learned.recall(key) if one.origin == origin and np.array_equal(one.sigmas, grid)), None)
+        known = of_same_runs(learned.recall(key), origin, grid)
         folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 
         def work(generator):

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from ...otcache_core.calibration.solving import expected_errors
 from ...otcache_core.calibration.statistics import Statistics
 from ...otcache_core.errors import OTCacheError
@@ -12,7 +10,7 @@ from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.schedules.interpolation import budget_for_speedup, error_curve, smallest_budget
 from . import learned
 from .attach import with_runs
-from .known import fitting, origin_of, solved
+from .known import fitting, of_same_runs, origin_of, solved
 from .lesson import Lesson
 from .run import HostRun
 
@@ -57,7 +55,7 @@ def with_auto_cache(
         origin = origin_of(guider, sampler)
         known = fitting(learned.recall(key), origin, grid)
         budget = target.evaluations(len(grid) - 1, known[0] if known else None)
-        same = next((one for one in known if one.origin == origin and np.array_equal(one.sigmas, grid)), None)
+        same = of_same_runs(known, origin, grid)
         in_full = budget >= len(grid) - 1
         if known and known[0].visits and learn == WHEN_NEEDED and not in_full:
             return HostRun(lambda: CachedRun(solved(key, known, grid, budget)), grid, guider, sampler, level)

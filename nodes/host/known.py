@@ -55,6 +55,11 @@ def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> li
     return sorted(near, key=lambda one: (abs(np.log(one.steps / steps)), -one.runs))
 
 
+def of_same_runs(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> Statistics | None:
+    """Those of `known` to which a run of `origin` on `grid` adds, if there are any."""
+    return next((one for one in known if one.origin == origin and np.array_equal(one.sigmas, grid)), None)
+
+
 def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int) -> Schedule:
     """The best that is known of the model `key` for `budget` evaluations on `grid`.
 

@@ -38,7 +38,7 @@ class Lesson:
         self, grid: np.ndarray, guider, sampler, origin: Origin, known: Statistics | None,
         keep: Callable[[Statistics], str], rehearses: bool = True, say: Callable[[str], None] | None = None,
     ):  # fmt: skip
-        self._grid, self._guider, self._sampler = grid, guider, sampler
+        self._grid, self._sampler = grid, sampler
         self._origin, self._known, self._keep, self._rehearses = origin, known, keep, rehearses
         self._say = say or (lambda text: None)
         self._run = HostRun(self._recorder, grid, guider, sampler)
@@ -131,4 +131,4 @@ class Lesson:
     def close(self) -> None:
         """Free every tensor of the lesson."""
         self._run.close()
-        self._guider = self._run = None
+        self._run = None

@@ -29,6 +29,22 @@ def ksampler(host, case, model=None, node="KSampler", **inputs):
     return outputs[0]["samples"]
 
 
+def growing_sampler():
+    """A SAMPLER whose latent gets twice as wide at its sixth step."""
+    import comfy.samplers
+    import torch
+
+    def growing(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for i in range(len(sigmas) - 1):
+            if i == 5:
+                x = torch.cat([x, x], dim=-1)
+            denoised = model(x, sigmas[i] * x.new_ones([len(x)]), **extra_args)
+            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+        return x
+
+    return comfy.samplers.KSAMPLER(growing)
+
+
 class Cached:
     """`model` with a schedule on it; `reports` collects one report a run."""
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from learning import STEPS, Auto, lessons, run
-from sampling import ksampler
+from sampling import growing_sampler, ksampler
 
 
 def picture(case, seed=3):
@@ -125,20 +125,10 @@ def test_runs_that_are_ended(host, demo, learnt, at, ending):
 
 
 def test_a_latent_that_grows_in_mid_run(host, demo_small, learnt):
-    import comfy.samplers
-
-    def growing(model, x, sigmas, extra_args=None, callback=None, disable=None):
-        for i in range(len(sigmas) - 1):
-            if i == 5:
-                x = torch.cat([x, x], dim=-1)
-            denoised = model(x, sigmas[i] * x.new_ones([len(x)]), **extra_args)
-            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
-        return x
-
     auto = Auto(host, demo_small.model)
     sigmas, = host.run("BasicScheduler", model=auto.model, scheduler="simple", steps=12, denoise=1.0)
     out, *_ = host.run("SamplerCustom", model=auto.model, add_noise=True, noise_seed=3, cfg=4.0, positive=demo_small.positive,
-                       negative=demo_small.negative, sampler=comfy.samplers.KSAMPLER(growing), sigmas=sigmas,
+                       negative=demo_small.negative, sampler=growing_sampler(), sigmas=sigmas,
                        latent_image=demo_small.latent)  # fmt: skip
     assert out["samples"].shape[-1] == 16 and "changed in mid-run" in auto.report.reason and not lessons(learnt)
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sampling import Cached, forwards, ksampler, make_schedule
+from sampling import Cached, forwards, growing_sampler, ksampler, make_schedule
 
 
 @pytest.fixture(scope="module")
@@ -105,17 +105,7 @@ def test_sigmas_that_do_not_fall_are_run_in_full(host, demo_small, sigmas):
 
 
 def test_a_latent_that_changes_its_size_in_mid_run_starts_anew(host, demo_small):
-    import comfy.samplers
-
-    def growing(model, x, sigmas, extra_args=None, callback=None, disable=None):
-        for i in range(len(sigmas) - 1):
-            if i == 5:
-                x = torch.cat([x, x], dim=-1)
-            denoised = model(x, sigmas[i] * x.new_ones([len(x)]), **extra_args)
-            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
-        return x
-
-    sampler = comfy.samplers.KSAMPLER(growing)
+    sampler = growing_sampler()
     for level in ("output", "blocks"):
         cached = Cached(host, demo_small.model, make_schedule(host, 12, 3), level)
         sigmas, = host.run("BasicScheduler", model=cached.model, scheduler="simple", steps=12, denoise=1.0)
