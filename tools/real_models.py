@@ -47,10 +47,7 @@ def flux_dev(info: dict) -> Workflow:
         "flux_dev", info, "FLUX.1 [dev]", model_files.FLUX_DEV, "34 GB",
         about="20 steps at 1024 x 1024. Guidance is built into this model, so cfg stays at 1.", budget=_budget(20),
     )  # fmt: skip
-    with w.group("1  Model, cached"):
-        model = w.add("UNETLoader", unet_name="flux1-dev.safetensors")
-        w.column()
-        model = w.add("OTAutoCache", model=model["MODEL"], speedup=SPEEDUP)
+    model = _cached_model(w, "flux1-dev.safetensors")
     with w.group("2  Describe", below=True):
         clip = w.add("DualCLIPLoader", clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux")
         w.column()
@@ -73,12 +70,7 @@ def qwen_image(info: dict) -> Workflow:
         f"{budget_for_speedup(50, SPEEDUP)} times. Leave Lightning LoRAs off: in 4 or 8 steps there is little to save.",
         budget=_budget(20),
     )  # fmt: skip
-    with w.group("1  Model, cached"):
-        model = w.add("UNETLoader", unet_name="qwen_image_fp8_e4m3fn.safetensors")
-        w.column()
-        model = w.add("ModelSamplingAuraFlow", model=model["MODEL"], shift=3.1)
-        w.column()
-        model = w.add("OTAutoCache", model=model["MODEL"], speedup=SPEEDUP)
+    model = _cached_model(w, "qwen_image_fp8_e4m3fn.safetensors", "ModelSamplingAuraFlow", shift=3.1)
     with w.group("2  Describe", below=True):
         clip = w.add("CLIPLoader", clip_name="qwen_2.5_vl_7b_fp8_scaled.safetensors", type="qwen_image")
         text = _prompts(w, clip["CLIP"], 'A small bookshop on a rainy evening, the sign above the door reads "OPEN", '
@@ -95,12 +87,7 @@ def z_image(info: dict) -> Workflow:
         about="The base model: 25 steps of res_multistep with cfg 4 at 1024 x 1024. Z-Image Turbo makes a picture in 8 steps, "
         "where there is little to save.", budget=_budget(25),
     )  # fmt: skip
-    with w.group("1  Model, cached"):
-        model = w.add("UNETLoader", unet_name="z_image_bf16.safetensors")
-        w.column()
-        model = w.add("ModelSamplingAuraFlow", model=model["MODEL"], shift=3.0)
-        w.column()
-        model = w.add("OTAutoCache", model=model["MODEL"], speedup=SPEEDUP)
+    model = _cached_model(w, "z_image_bf16.safetensors", "ModelSamplingAuraFlow", shift=3.0)
     with w.group("2  Describe", below=True):
         clip = w.add("CLIPLoader", clip_name="qwen_3_4b.safetensors", type="lumina2")
         text = _prompts(w, clip["CLIP"], "A market in an old harbour town at noon, baskets of lemons, fishing boats behind, "
@@ -117,12 +104,7 @@ def hunyuan_video(info: dict) -> Workflow:
         "hunyuan_video", info, "HunyuanVideo", model_files.HUNYUAN_VIDEO, "35 GB", picture="video",
         about="20 steps, 73 frames of 848 x 480. Guidance is built into this model.", budget=_budget(20),
     )  # fmt: skip
-    with w.group("1  Model, cached"):
-        model = w.add("UNETLoader", unet_name="hunyuan_video_t2v_720p_bf16.safetensors")
-        w.column()
-        model = w.add("ModelSamplingSD3", model=model["MODEL"], shift=7.0)
-        w.column()
-        model = w.add("OTAutoCache", model=model["MODEL"], speedup=SPEEDUP)
+    model = _cached_model(w, "hunyuan_video_t2v_720p_bf16.safetensors", "ModelSamplingSD3", shift=7.0)
     with w.group("2  Describe", below=True):
         clip = w.add("DualCLIPLoader", clip_name1="clip_l.safetensors", clip_name2="llava_llama3_fp8_scaled.safetensors",
                      type="hunyuan_video")  # fmt: skip
@@ -199,6 +181,17 @@ def _workflow(name: str, info: dict, model: str, files: dict, size: str, about: 
 
 def _budget(steps: int) -> str:
     return f"{budget_for_speedup(steps, SPEEDUP)} of {steps} steps"
+
+
+def _cached_model(w: Workflow, unet_name: str, sampling: str | None = None, **options) -> dict:
+    """The first group: a diffusion model, the node that sets its noise levels where it has one, OT Auto Cache."""
+    with w.group("1  Model, cached"):
+        model = w.add("UNETLoader", unet_name=unet_name)
+        w.column()
+        if sampling:
+            model = w.add(sampling, model=model["MODEL"], **options)
+            w.column()
+        return w.add("OTAutoCache", model=model["MODEL"], speedup=SPEEDUP)
 
 
 def _prompts(w: Workflow, clip: Output, positive: str, negative: str = "") -> dict[str, Output]:
