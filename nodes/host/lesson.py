@@ -7,16 +7,14 @@ from dataclasses import replace
 
 import comfy.model_management
 import numpy as np
-import torch
 
-from ...otcache_core.calibration.lessons import rehearsal_steps
+from ...otcache_core.calibration.lessons import rehearsal_steps, rehearsed
 from ...otcache_core.calibration.statistics import (
     MOST_STEPS,
     Origin,
     Statistics,
     of_recording,
     rehearsed_budgets,
-    summed,
 )  # fmt: skip
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.rehearsal import Recorder, Recording, Rehearsal
@@ -101,23 +99,17 @@ class Lesson:
         statistics = of_recording(recording, self._origin)
         if not self._rehearses:
             return statistics, 0
-        chosen = rehearsal_steps(statistics, self._known)
-        visits, errors, made = [], {}, 0
+        chosen, made = rehearsal_steps(statistics, self._known), []
         recording = replace(recording, d=None)  # so that their memory is free
         self._rehearsing = True
-        for number, steps in enumerate(chosen, 1):
-            self._say(f"rehearsing {number} of {len(chosen)}, {len(steps)} evaluations")
-            rehearsal = Rehearsal(recording, steps)
+
+        def run(rehearsal: Rehearsal):
+            self._say(f"rehearsing {len(made) + 1} of {len(chosen)}, {rehearsal.schedule.budget} evaluations")
             landed = again(rehearsal)
-            made += self._run.finish(landed).evaluations
-            visits += rehearsal.visits.items()
-            errors[tuple(steps)] = tuple(
-                float(torch.linalg.vector_norm(part)) ** 2 / output[0].numel() for part in (landed - output, output)
-            )
-            del landed
-        if not np.isfinite([value for pair in errors.values() for value in pair]).all():
-            raise OTCacheError("a rehearsal was not finite (NaN or infinity)")
-        return replace(statistics, visits=summed(visits), rehearsals=errors), made
+            made.append(self._run.finish(landed).evaluations)
+            return landed
+
+        return rehearsed(statistics, recording, chosen, run, output), sum(made)
 
     def _tell(self, reason: str) -> None:
         self._report = replace(self._report, reason=reason)

@@ -1,10 +1,13 @@
 """Lessons without a sampler: rehearsals of recorded cases on a generator, integrated with Euler."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import torch
 
+from ..errors import OTCacheError
 from ..sampling.patches import Patches
 from ..sampling.rehearsal import Recording, Rehearsal
 from ..sampling.rollout import Generator
@@ -24,6 +27,29 @@ def rehearsal_steps(statistics: Statistics, known: Statistics | None = None) -> 
     return [graph[budget] for budget in budgets]
 
 
+def rehearsed(
+    statistics: Statistics, recording: Recording, chosen: Sequence[tuple[int, ...]],
+    run: Callable[[Rehearsal], torch.Tensor], full: torch.Tensor,
+) -> Statistics:  # fmt: skip
+    """`statistics` of the recorded run with what rehearsals of the `chosen` compute steps meet.
+
+    run(rehearsal): samples the recorded cases with it and returns their final latents; full: those of the recorded run, both
+    [b, ...]. Raises `OTCacheError` when a rehearsal is not finite.
+    """
+    visits, errors = [], {}
+    for steps in chosen:
+        rehearsal = Rehearsal(recording, steps)
+        landed = run(rehearsal)
+        visits += rehearsal.visits.items()
+        errors[tuple(steps)] = tuple(
+            float(torch.linalg.vector_norm(part)) ** 2 / full[0].numel() for part in (landed - full, full)
+        )
+        del landed
+    if not np.isfinite([value for pair in errors.values() for value in pair]).all():
+        raise OTCacheError("a rehearsal was not finite (NaN or infinity)")
+    return replace(statistics, visits=summed(visits), rehearsals=errors)
+
+
 def lesson(
     generator: Generator, cases: Sequence, trajectories: Sequence[Trajectory], origin: Origin = Origin(),  # noqa: B008
     known: Statistics | None = None,
@@ -38,19 +64,14 @@ def lesson(
         kept = (torch.stack([patches.of(row[None]) for row in part]) for part in (full.x, full.d))
         recording = Recording(full.sigmas, *kept, patches)
         one = of_recording(recording, origin)
-        visits, errors = [], {}
-        for steps in rehearsal_steps(one, total or known):
-            rehearsal = Rehearsal(recording, steps)
-            landed = euler(generator, case, rehearsal)
-            visits += rehearsal.visits.items()
-            errors[steps] = tuple(float(part.double().square().mean()) for part in (landed - full.x[-1], full.x[-1]))
-        one = replace(one, visits=summed(visits), rehearsals=errors)
+        chosen = rehearsal_steps(one, total or known)
+        one = rehearsed(one, recording, chosen, partial(euler, generator, case), full.x[-1:])
         total = one if total is None else total + one
     return total
 
 
 def euler(generator: Generator, case, run) -> torch.Tensor:
-    """The final latent [*latent] of `case` under `run`, a `CachedRun`, which is told the latents too."""
+    """The final latent [1, *latent] of `case` under `run`, a `CachedRun`, which is told the latents too."""
     x = generator.noise(case)[None]
     for step, (sigma, following) in enumerate(zip(run.sigmas[:-1], run.sigmas[1:], strict=True)):
         if run.computes(step):
@@ -59,4 +80,4 @@ def euler(generator: Generator, case, run) -> torch.Tensor:
         else:
             d = run.predict(step)
         x = x + d * float(following - sigma)
-    return x[0]
+    return x
