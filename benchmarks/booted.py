@@ -8,12 +8,18 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def boot_host(base: Path):
-    """The tests' `Host`, writing under `base`, on one thread; leaves with a hint when there is no ComfyUI."""
+def find_comfyui() -> Path:
+    """Its folder; leaves with a hint when there is no ComfyUI."""
     finder = runpy.run_path(str(REPOSITORY / "tools" / "find_host.py"))
     path = finder["find_host"]()
     if path is None:
         sys.exit(finder["HINT"])
+    return path
+
+
+def boot_host(base: Path):
+    """The tests' `Host`, writing under `base`, on one thread; leaves with a hint when there is no ComfyUI."""
+    path = find_comfyui()
     sys.path.append(str(REPOSITORY / "tests" / "host"))
     from in_process import boot
 
