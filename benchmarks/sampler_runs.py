@@ -215,10 +215,10 @@ def begin(base: str, held_out: int) -> None:
 
 
 def sampler_names() -> list[str]:
-    """ComfyUI's samplers."""
+    """The choices of KSampler: KSAMPLER_NAMES, ddim and both uni_pc."""
     import comfy.samplers
 
-    return comfy.samplers.KSAMPLER_NAMES
+    return comfy.samplers.SAMPLER_NAMES
 
 
 def measure(sampler: str, all_steps: list[int], cfgs: list[float]) -> list[Row]:
