@@ -12,6 +12,7 @@ import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import combinations
+from math import inf, isnan
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def judge(rows: list[Row]) -> bool:
         if not margins:
             say(f"  -       {text}: no row to judge")
             continue
-        where, missed = min(margins, key=margins.get), [value for value in margins.values() if value < bound]
+        margins = {place: -inf if isnan(margin) else margin for place, margin in margins.items()}
+        where, missed = min(margins, key=margins.get), [margin for margin in margins.values() if margin < bound]
         kept &= not missed
         count = f"{len(missed)} of {len(margins)} below" if missed else f"{len(margins)} rows"
         say(f"  {'MISSED' if missed else 'kept  '}  {text}: {margins[where]:+.2f} ({where}); {count}")
