@@ -53,7 +53,7 @@ class Row:
     @property
     def text(self) -> str:
         """The row as a line."""
-        head = f"{self.sampler:27} CFG {self.cfg:<3g} N {self.steps} B {self.budget:2} {self.lesson:5}"
+        head = f"{self.sampler:30} CFG {self.cfg:<3g} N {self.steps} B {self.budget:2} {self.lesson:5}"
         made = f"{self.evaluations:3} of {self.asked:3}"
         if self.reason:
             return f"{head} {made}  {'in full' if self.level == OUTPUT else 'not in blocks'}: {self.reason}"
