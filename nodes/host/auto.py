@@ -72,6 +72,6 @@ def with_auto_cache(
             learned.remember(key, statistics)
             return f"the next one makes {target.evaluations(len(grid) - 1, statistics)} of {len(grid) - 1}"
 
-        return Lesson(grid, guider, sampler, origin, same, keep, rehearses, say)
+        return Lesson(grid, guider, sampler, origin, same, keep, rehearses, say, 0 if in_full else budget)
 
     return with_runs(model, begin, on_report)

@@ -27,17 +27,17 @@ class Lesson:
 
     known: what was learnt before on this grid, whose rehearsals are made again so that both add up. keep(statistics): called
     once when the run taught something; returns what the report says of it. rehearses: False for a run that is made in full
-    anyway, and records only.
+    anyway, and records only. asked: the budget of the next runs, 0 for any.
     """
 
     blocks = None
 
     def __init__(
         self, grid: np.ndarray, guider, sampler, origin: Origin, known: Statistics | None,
-        keep: Callable[[Statistics], str], rehearses: bool = True, say: Callable[[str], None] | None = None,
+        keep: Callable[[Statistics], str], rehearses: bool = True, say: Callable[[str], None] | None = None, asked: int = 0,
     ):  # fmt: skip
         self._grid, self._sampler = grid, sampler
-        self._origin, self._known, self._keep, self._rehearses = origin, known, keep, rehearses
+        self._origin, self._known, self._keep, self._rehearses, self._asked = origin, known, keep, rehearses, asked
         self._say = say or (lambda text: None)
         self._run = HostRun(self._recorder, grid, guider, sampler)
         self._report: Report | None = None
@@ -99,7 +99,7 @@ class Lesson:
         statistics = of_recording(recording, self._origin)
         if not self._rehearses:
             return statistics, 0
-        chosen, made = rehearsal_steps(statistics, self._known), []
+        chosen, made = rehearsal_steps(statistics, self._known, self._asked), []
         recording = replace(recording, d=None)  # so that their memory is free
         self._rehearsing = True
 

@@ -13,18 +13,22 @@ from ..sampling.rehearsal import Recording, Rehearsal
 from ..sampling.rollout import Generator
 from ..sampling.trajectory import Trajectory
 from .solving import paths
-from .statistics import Origin, Statistics, of_recording, rehearsed_budgets, summed
+from .statistics import REACH, Origin, Statistics, of_recording, rehearsed_budgets, summed
 
 ELEMENTS = 2**16  # of a latent that are kept
 
 
-def rehearsal_steps(statistics: Statistics, known: Statistics | None = None) -> list[tuple[int, ...]]:
-    """The compute steps to rehearse: those of `known` lessons on the same grid, so that both add up, else the graph's own."""
-    if known is not None and known.rehearsals:
-        return list(known.rehearsals)
-    budgets = rehearsed_budgets(statistics.steps)
+def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, asked: int = 0) -> list[tuple[int, ...]]:
+    """The compute steps to rehearse: those of `known` lessons on the same grid, so that both add up, else the graph's own.
+
+    asked: the budget that is wanted, as in `rehearsed_budgets`.
+    """
+    budgets = rehearsed_budgets(statistics.steps, asked)
+    before = list(known.rehearsals) if known is not None else []
+    if before:
+        budgets = [budget for budget in budgets if budget > REACH * max(map(len, before))]
     graph = paths(statistics.recorded, max(budgets, default=1))
-    return [graph[budget] for budget in budgets]
+    return [*before, *(graph[budget] for budget in budgets)]
 
 
 def rehearsed(

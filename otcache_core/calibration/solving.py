@@ -28,7 +28,7 @@ GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large erro
 TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
 FEW_STEPS = 30  # runs of no more go without that
 FARTHEST = 30.0  # logarithm: the ridge where no gaps are alike, which leaves the prior alone
-NEAR, ALIKE, WIDTH = 0.1, 0.5, 0.7  # scales of a visit's distance: share of the run's range, logarithm of gaps; kernel
+NEAR, ALIKE, WIDTH = 1.0, 0.5, 0.7  # scales of a visit's distance: the segment's own length, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
 LEARNT = "learnt"  # how the provenance of such schedules begins
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
@@ -199,22 +199,22 @@ def weights(known: Iterable[Sight], grid: np.ndarray, compute_steps: Sequence[in
         if not any(len(sight.past) >= len(past) for sight in known):  # of two or three recorded steps
             rows.append(tuple(prior.tolist()) * FITTED.bands)
             continue
-        gram, moment, far = alike(known, past, grid[end] - grid[start], grid[0] - grid[-1])
+        gram, moment, far = alike(known, past, grid[end] - grid[start])
         rows.append(tuple(solve_ridge(gram, moment[:, None], prior[None], RIDGE * far).ravel().tolist()))
     return tuple(rows)
 
 
-def alike(known: Sequence[Sight], past: np.ndarray, span: float, reach: float) -> tuple[np.ndarray, np.ndarray, float]:
+def alike(known: Sequence[Sight], past: np.ndarray, span: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Normal equations of a segment that moves by `span` after evaluations at `past` [m]: a mean over sights like it.
 
-    span: below 0; reach: the run's range. A sight of more evaluations counts with its newest m. Returns (gram [bands, m, m],
+    span: below 0. A sight of more evaluations counts with its newest m. Returns (gram [bands, m, m],
     moment [bands, m] per unit of span, far): `far` says how many times the ridge the prior should have, 1 where a sight has
     the same gaps. Without it a segment after two evaluations that all but coincide would extrapolate by what long gaps need.
     """
     m, gaps = len(past), np.diff(past)
     fitting = [sight for sight in known if len(sight.past) >= m]
     apart = np.array([(np.log(gaps / sight.gaps[: m - 1]) ** 2).sum() for sight in fitting]) / ALIKE**2
-    distance = apart + [((past[0] - sight.past[0]) / (NEAR * reach)) ** 2 + sight.doubt for sight in fitting]
+    distance = apart + [((past[0] - sight.past[0]) / (NEAR * span)) ** 2 + sight.doubt for sight in fitting]
     share = np.exp(-(distance - distance.min()) / 2 / WIDTH**2)
     gram, moment = 0.0, 0.0
     for number in np.flatnonzero(share > 1e-3):

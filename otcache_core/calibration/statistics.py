@@ -24,6 +24,7 @@ ROUNDING, TINY = 1e-5, 1e-30  # what float32 may do to inner products, relative 
 MOST_BYTES = 8 * 2**20
 MOST_STEPS = 250  # of a run that is learnt from
 LADDER = (0.12, 0.24)  # of the steps: the budgets that are rehearsed
+REACH = 1.5  # times the highest of them: where a budget asked for is served well enough
 LEAST = 5  # evaluations of a rehearsal
 
 Square = Annotated[float, Field(ge=0, lt=LARGEST, allow_inf_nan=False)]
@@ -215,6 +216,13 @@ def of_recording(recording: Recording, origin: Origin = Origin()) -> Statistics:
     return Statistics(seen.sigmas, seen.bands.shape[1], seen.bands.sum(1), {}, {}, origin)
 
 
-def rehearsed_budgets(steps: int) -> list[int]:
-    """The budgets to rehearse for a run of `steps`: 18 evaluations in all for 50 of them, 5 for 20."""
-    return sorted({min(max(round(share * steps), LEAST), steps // 2) for share in LADDER} - {0, 1})
+def rehearsed_budgets(steps: int, asked: int = 0) -> list[int]:
+    """The budgets to rehearse for a run of `steps`: 18 evaluations in all for 50 of them, 5 for 20.
+
+    asked: the budget that is wanted. Far above the others it is rehearsed too, up to half the steps: what is learnt at long
+    gaps says little of short ones.
+    """
+    most = steps // 2
+    ladder = {min(max(round(share * steps), LEAST), most) for share in LADDER} - {0, 1}
+    wanted = min(asked, most)
+    return sorted(ladder | {wanted} if ladder and wanted > REACH * max(ladder) else ladder)

@@ -10,6 +10,7 @@ from mixture import MixtureGenerator, linear_sigmas
 from strategies import sigma_grids
 
 from otcache_core.calibration.inner_products import Recorded
+from otcache_core.calibration.lessons import rehearsal_steps
 from otcache_core.calibration.metrics import psnr
 from otcache_core.calibration.solving import (
     EDGE,
@@ -276,6 +277,14 @@ def test_sights_are_the_visits_and_the_recorded_run(known):
     assert all(len(sight.past) <= 3 and len(sight.later) and sight.past[0] > sight.later[0] for sight in seen)
     own = next(sight for sight in seen if sight.doubt and sight.past[0] == known.sigmas[5])
     assert np.allclose(own.visit.gram[0], known.grams[0][np.ix_([5, 4, 3], [5, 4, 3])])
+
+
+def test_a_budget_that_is_asked_for_later_joins_the_rehearsals_of_before(known):
+    asked = rehearsal_steps(known, asked=8)
+    assert [len(steps) for steps in asked] == [5, 8]
+    assert rehearsal_steps(known, known, asked=7) == list(known.rehearsals)
+    again = rehearsal_steps(known, known, asked=8)
+    assert again == [*known.rehearsals, asked[-1]] and rehearsal_steps(known, known) == list(known.rehearsals)
 
 
 @pytest.mark.parametrize("steps", [20, 60, 150])

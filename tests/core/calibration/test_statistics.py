@@ -134,6 +134,14 @@ def test_rehearsed_budgets(steps, budgets):
     assert rehearsed_budgets(steps) == budgets
 
 
+@pytest.mark.parametrize(
+    ("steps", "asked", "budgets"),
+    [(50, 18, [6, 12]), (50, 19, [6, 12, 19]), (50, 40, [6, 12, 25]), (20, 7, [5]), (20, 8, [5, 8]), (10, 9, [5]), (3, 2, [])],
+)
+def test_a_budget_far_above_the_others_is_rehearsed_too(steps, asked, budgets):
+    assert rehearsed_budgets(steps, asked) == budgets
+
+
 @given(st.integers(1, MOST_STEPS))
 def test_rehearsed_budgets_leave_half_the_steps_out(steps):
     assert all(2 <= budget <= steps / 2 for budget in rehearsed_budgets(steps)) and len(rehearsed_budgets(steps)) < 3
