@@ -1,10 +1,13 @@
 """One sampling run under a schedule: decides at every model evaluation whether to make it."""
 
+import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from time import perf_counter
 
+import comfy.model_management
 import numpy as np
 import torch
 
@@ -12,7 +15,7 @@ from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.step_finder import StepFinder
 from .blocks import BlockReuse
-from .run_report import Report
+from .run_report import KeptResiduals, Report
 from .suitability import check_sampler, learnt, other_model
 
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
@@ -28,7 +31,7 @@ class HostRun:
     def __init__(self, begin: Callable[[], CachedRun], sigmas: np.ndarray, guider, sampler, level: str = "output"):
         self.steps = len(sigmas) - 1
         self.guider = guider
-        self.reason, self.level_reason, self.warning, self.note = "", "", "", ""
+        self.reason, self.level_reason, self.warning, self.note, self.hint = "", "", "", "", ""
         self.cached = None
         try:
             check_sampler(sampler)
@@ -42,7 +45,8 @@ class HostRun:
         self.blocks = None
         if level == "blocks" and self._watches:
             self.level_reason = _no_blocks(guider.model_options)
-            self.blocks = None if self.level_reason else BlockReuse()
+            self.blocks = None if self.level_reason else BlockReuse(self.cached.combines)
+        self._residuals = KeptResiduals()
         self._level = "blocks" if level == "blocks" and not self.level_reason else "output"
         self._ranges = None
         self._hooked: list[tuple] = []
@@ -71,23 +75,24 @@ class HostRun:
             if self.blocks:
                 self.blocks.clear()
         step, begins = self._finder.locate(sigma)
+        keeps = begins or step != self._observed
         if self.cached.computes(step) or not self.cached.can_predict:
             if self.blocks:
-                self.blocks.capture()
+                self.blocks.capture(step) if keeps else self.blocks.compute()
             denoised = executor(x, timestep, model_options, *args, **kwargs)
-            self._check_blocks()
+            self._check_blocks(x)
         elif self.blocks:
-            self.blocks.replay()
+            self.blocks.replay(step, partial(self._block_weights, sigma))
             denoised = executor(x, timestep, model_options, *args, **kwargs)
             if not self.blocks.missed:
                 self._computed[-1] = False
                 return denoised
-            self._check_blocks()
+            self._check_blocks(x)
         else:
             self._computed[-1] = False
             return x.sub(self.cached.predict(step, sigma), alpha=sigma)
         self._extra += not self.cached.computes(step)
-        if begins or step != self._observed:
+        if keeps:
             self._observed = step
             self.cached.evaluated(step, x, denoised, sigma)
         return denoised
@@ -106,6 +111,8 @@ class HostRun:
             level_reason=self.level_reason,
             warning=self.warning,
             note=self.note,
+            hint=self.hint,
+            residuals=self._residuals,
             seconds=tuple(float(second) for second in np.diff(times)),
             computed=tuple(self._computed),
         )
@@ -118,12 +125,20 @@ class HostRun:
             self.blocks.clear()
         self.guider, self._hooked = None, []
 
-    def _check_blocks(self) -> None:
+    def _block_weights(self, sigma: float, steps: tuple[int, ...]) -> list[list[float]]:
+        """How a skipped step at `sigma` combines the evaluations made at `steps`; [[1.0]] would hold the newest of them."""
+        return self.cached.coefficients(sigma, steps)
+
+    def _check_blocks(self, x) -> None:
         if self.blocks and self.blocks.problem:
             self._leave_blocks(self.blocks.problem)
+        elif self.blocks and not self.blocks.size:
+            self.blocks.limit(spare_memory(self.guider.model_patcher.model, x))
+            self._residuals = KeptResiduals(self.blocks.most, self.blocks.wanted, self.blocks.size)
+            logging.info("OTCache: %s.", self._residuals.text)
 
     def _leave_blocks(self, why: str) -> None:
-        self.level_reason, self._level = why, "output"
+        self.level_reason, self._level, self._residuals = why, "output", KeptResiduals()
         self.blocks.clear()
         self.blocks = None
 
@@ -147,6 +162,12 @@ class HostRun:
                 patcher = self.guider.inner_model.current_patcher
                 patcher.prepare_hook_patches_current_keyframe(timestep, hooks, model_options)
         return [hook.strength for hooks, *_ in self._hooked for hook in hooks.hooks]
+
+
+def spare_memory(model, x) -> int:
+    """Bytes free on the device of the latent `x` beyond what ComfyUI reckons a pass of `model` with both prompts takes."""
+    needed = model.memory_required([2 * len(x), *x.shape[1:]])
+    return int(comfy.model_management.get_free_memory(x.device) - needed)
 
 
 def churned(sigmas: np.ndarray, options: dict) -> list[float] | None:

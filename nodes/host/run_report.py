@@ -8,12 +8,33 @@ CHANGED = "conditionings, guidance, LoRA strengths, context windows or sizes cha
 
 
 @dataclass(frozen=True)
+class KeptResiduals:
+    """What is kept of transformer blocks: of how many evaluations, of how many wanted, and the bytes of one evaluation's."""
+
+    kept: int = 0
+    wanted: int = 0
+    size: int = 0
+
+    @property
+    def text(self) -> str:
+        """The same as words, with the memory that all take; "" where nothing is kept."""
+        if not self.kept:
+            return ""
+        evaluations = f"{self.kept} evaluation" + "s" * (self.kept > 1)
+        text = f"residuals of {evaluations} take {self.kept * self.size / 2**20:.{0 if self.size > 2**24 else 1}f} MiB"
+        if self.kept < self.wanted:
+            text += f", since those of {self.wanted} would not fit into the free memory"
+        return text
+
+
+@dataclass(frozen=True)
 class Report:
     """One finished sampling run.
 
     steps: N. evaluations: model evaluations made. asked: evaluations that the sampler asked for. level: "output" or "blocks",
     as used. reason: why every step was computed, or "". level_reason: why "blocks" could not be used, or "".
     warning: what speaks against the schedule although it was followed, or "". note: what else to know of it, or "".
+    hint: what would suit this run better, or "". residuals: what the level "blocks" kept.
     extra: evaluations made on steps that the schedule skips. seconds: time of each evaluation asked for until the next one
     began; computed: which of them were made.
     """
@@ -26,6 +47,8 @@ class Report:
     level_reason: str = ""
     warning: str = ""
     note: str = ""
+    hint: str = ""
+    residuals: KeptResiduals = KeptResiduals()
     extra: int = 0
     seconds: tuple[float, ...] = ()
     computed: tuple[bool, ...] = ()
@@ -64,6 +87,8 @@ class Report:
                 speed += f", {self.measured_speedup:.2f}x measured"
             parts.append(speed)
             parts.append("transformer blocks reused" if self.level == "blocks" else "model output reused")
+            if self.level == "blocks" and self.residuals.text:
+                parts[-1] += f", {self.residuals.text}"
         if self.extra:
             parts.append(f"{self.extra} more than scheduled, since {CHANGED}")
         if self.level_reason:
@@ -72,6 +97,8 @@ class Report:
             parts.append(self.note)
         if self.warning:
             parts.append(self.warning)
+        if self.hint:
+            parts.append(self.hint)
         if self.steps <= FEW_STEPS and self.evaluations < self.asked:
             parts.append(f"with {FEW_STEPS} steps or fewer, lowering the steps is the better lever")
         return "; ".join(parts) + "."

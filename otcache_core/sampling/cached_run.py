@@ -8,7 +8,7 @@ import torch
 from ..errors import OTCacheError
 from ..schedules.extrapolation import ORDERS, divided_differences, prior_weights
 from ..schedules.schedule import HISTORY, Schedule
-from .predictors import combine, mean_velocity, mean_velocity_step, ramp_slope
+from .predictors import combine, mean_velocity, mean_velocity_step, ramp_slope, slope_weights
 
 
 class CachedRun:
@@ -28,7 +28,7 @@ class CachedRun:
         self._history: list[tuple[int, object]] = []  # (step, velocity), newest first
         self._longest_history = 1 if schedule.predictor.kind in ("hold", "mean_velocity") else HISTORY
         self._slope = None  # of the ramp to the next compute step
-        self._newton = None  # sigmas of the evaluations that an extrapolation uses, and their divided differences
+        self._numbers: dict[tuple[int, ...], tuple] = {}  # what does not change between two evaluations, by their steps
         self._longest_span = max(schedule.spans or (0,)) if schedule.predictor.kind == "mean_velocity" else 0
         self._log: dict[int, object] = {}
 
@@ -41,6 +41,14 @@ class CachedRun:
     def watches(self) -> bool:
         """Whether evaluations are to be told to it; not where nothing will be skipped."""
         return self.schedule.budget < self.schedule.steps
+
+    @property
+    def combines(self) -> int:
+        """The most evaluations that `coefficients` gives a weight."""
+        predictor = self.schedule.predictor
+        if predictor.kind == "fitted":
+            return max(len(row) for row in self.schedule.weights) // predictor.bands
+        return ORDERS.get(predictor.kind, 0) + 1
 
     def computes(self, step: int) -> bool:
         """Whether `step` runs the model."""
@@ -64,14 +72,16 @@ class CachedRun:
             del self._history[0]
         self._history.insert(0, (step, d))
         del self._history[self._longest_history :]
-        self._slope = self._newton = None
+        self._slope = None
+        self._numbers.clear()
         self._remember(step, d)
 
     def forget(self) -> None:
         """Drop all evaluations: the next step has to be evaluated, whether the schedule computes it or not."""
         self._history.clear()
         self._log.clear()
-        self._slope = self._newton = None
+        self._slope = None
+        self._numbers.clear()
 
     def predict(self, step: int, sigma: float | None = None):
         """The velocity at `step`, a new tensor; at `sigma` where a sampler evaluates between grid points.
@@ -83,7 +93,8 @@ class CachedRun:
         sigma = float(self.sigmas[step] if sigma is None else sigma)
         predictor = self.schedule.predictor
         if predictor.kind in ORDERS:
-            return self._extrapolated(sigma)
+            weights = self._extrapolation(sigma, self._steps())
+            return combine(weights, [velocity for _, velocity in self._history[: len(weights)]])
         if predictor.kind == "mean_velocity":
             d = self._mean_velocity(step)
             self._remember(step, d)
@@ -93,41 +104,72 @@ class CachedRun:
             self._slope = self._fitted_slope()
         return velocity + (sigma - float(self.sigmas[start])) * self._slope
 
-    def _past(self) -> np.ndarray:
-        return self.sigmas[[step for step, _ in self._history]]
+    def coefficients(self, sigma: float, steps: tuple[int, ...]) -> list[list[float]]:
+        """Weights at `sigma` of the evaluations made at `steps`, newest first, at least one: a row for each band.
 
-    def _extrapolated(self, sigma: float):
+        For whoever keeps something else of these evaluations than their velocities, or fewer of them: applied to velocities
+        they give `predict`, the rows of two bands each to its band of frequencies. A row may be shorter than `steps`: what it
+        leaves out has no weight. Mean velocities build on predicted ones, of which nothing else exists: the newest is held.
+        """
+        predictor = self.schedule.predictor
+        if predictor.kind in ORDERS:
+            return [self._extrapolation(sigma, steps)]
+        if predictor.kind == "mean_velocity":
+            return [[1.0]]
+        if steps not in self._numbers:
+            ramp = self._ramp(steps)
+            self._numbers[steps] = [[0.0]] if ramp is None else slope_weights(*ramp, predictor.bands).tolist()
+        offset = sigma - float(self.sigmas[steps[0]])
+        rows = [[offset * slope for slope in row] for row in self._numbers[steps]]
+        for row in rows:
+            row[0] += 1.0
+        return rows
+
+    def _steps(self) -> tuple[int, ...]:
+        return tuple(step for step, _ in self._history)
+
+    def _past(self) -> np.ndarray:
+        return self.sigmas[list(self._steps())]
+
+    def _extrapolation(self, sigma: float, steps: tuple[int, ...]) -> list[float]:
         # `extrapolation_weights` for one sigma, on plain numbers: NumPy would be most of what a skipped step costs.
-        used = self._history[: ORDERS[self.schedule.predictor.kind] + 1]
-        if self._newton is None:
-            past = self._past()[: len(used)]
-            self._newton = past.tolist(), divided_differences(past).tolist()
-        past, rows = self._newton
+        steps = steps[: ORDERS[self.schedule.predictor.kind] + 1]
+        if steps not in self._numbers:
+            past = self.sigmas[list(steps)]
+            self._numbers[steps] = past.tolist(), divided_differences(past).tolist()
+        past, rows = self._numbers[steps]
         weights, factor = rows[0], self.schedule.predictor.damping
         for start, row in zip(past, rows[1:], strict=False):
             factor *= sigma - start
             weights = [w + factor * r for w, r in zip(weights, row, strict=True)]
-        return combine(weights, [v for _, v in used])
+        return weights
 
-    def _fitted_slope(self):
-        """Slope of the ramp from the newest evaluation to the next compute step.
+    def _ramp(self, steps: tuple[int, ...]):
+        """(weights of its mean velocity, its grid) for the segment from steps[0], the evaluations at `steps` being there.
 
         The fitted weights hold for the evaluations that the schedule names. With others (after an extra evaluation) the
-        unfitted prior takes their place.
+        unfitted prior takes their place. None where the segment has no skipped step to land anywhere.
         """
-        (begin, velocity), predictor = self._history[0], self.schedule.predictor
-        steps, velocities = zip(*self._history, strict=True)
         chosen = self.schedule.compute_steps
-        following = bisect_right(chosen, begin)
+        following = bisect_right(chosen, steps[0])
         end = chosen[following] if following < len(chosen) else self.schedule.steps
-        if end == begin + 1:  # no skipped step to land anywhere
-            return torch.zeros_like(velocity)
-        grid = self.sigmas[begin : end + 1]
+        if end == steps[0] + 1:
+            return None
+        grid, bands = self.sigmas[steps[0] : end + 1], self.schedule.predictor.bands
         row = self.schedule.weights[following - 1]
-        m = len(row) // predictor.bands
+        m = len(row) // bands
         if steps[:m] != chosen[max(following - m, 0) : following][::-1]:
-            row = tuple(prior_weights(self._past(), grid)) * predictor.bands
-        return ramp_slope(mean_velocity(row, list(velocities), predictor.bands), velocity, grid)
+            row = tuple(prior_weights(self.sigmas[list(steps)], grid)) * bands
+        return row, grid
+
+    def _fitted_slope(self):
+        """Slope of the ramp from the newest evaluation to the next compute step."""
+        velocities = [velocity for _, velocity in self._history]
+        ramp = self._ramp(self._steps())
+        if ramp is None:
+            return torch.zeros_like(velocities[0])
+        row, grid = ramp
+        return ramp_slope(mean_velocity(row, velocities, self.schedule.predictor.bands), velocities[0], grid)
 
     def _mean_velocity(self, step: int):
         k = bisect_right(self.schedule.compute_steps, self._history[0][0]) - 1

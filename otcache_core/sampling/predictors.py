@@ -37,6 +37,13 @@ def ramp_slope(mean, velocity, sigmas: np.ndarray):
     return (mean - velocity) * ((sigmas[-1] - sigmas[0]) / ramp_moment(sigmas))
 
 
+def slope_weights(row, sigmas: np.ndarray, bands: int = 1) -> np.ndarray:
+    """`ramp_slope` as weights float64 [bands, m] of the evaluations, newest first; `row` as in `mean_velocity`."""
+    rows = np.array(row, dtype=np.float64).reshape(bands, -1)
+    rows[:, 0] -= 1.0  # the velocity that the ramp starts from
+    return rows * ((sigmas[-1] - sigmas[0]) / ramp_moment(sigmas))
+
+
 def mean_velocity_step(sigmas: np.ndarray, velocities):
     """MeanCache's velocity at one skipped step (arXiv 2601.19961), as its published code forms it.
 
@@ -86,11 +93,15 @@ def mean_velocity(row, velocities, bands: int = 1):
     With two bands: low(sum_j row[j] v_j) + high(sum_j row[m + j] v_j) for m weights a band, high being what low leaves.
     """
     m = len(row) // bands
-    velocities = velocities[:m]
-    if bands == 1:
-        return combine(row, velocities)
-    low, high = np.asarray(row[:m]), np.asarray(row[m:])
-    return combine(high, velocities) + low_band(combine(low - high, velocities))
+    return combine_bands([row[:m], row[m:]][:bands], velocities[:m])
+
+
+def combine_bands(rows, tensors):
+    """`combine` with a row of weights for each band: one for all frequencies, or those of the low and of the high band."""
+    if len(rows) == 1:
+        return combine(rows[0], tensors)
+    low, high = rows
+    return combine(high, tensors) + low_band(combine([a - b for a, b in zip(low, high, strict=True)], tensors))
 
 
 def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: int = 1) -> np.ndarray:

@@ -221,8 +221,9 @@ def test_transformer_blocks(host, demo, learnt):
     first, made = run(host, demo, auto)
     assert torch.equal(first, ksampler(host, demo, steps=STEPS)) and made == STEPS + 5
     second, made = run(host, demo, auto)
-    assert made == STEPS and (auto.report.evaluations, auto.report.level) == (6, "blocks")
-    assert distance(second, first) < 0.3
+    assert STEPS < made <= 6 + 3 * (STEPS - 6) and (auto.report.evaluations, auto.report.level) == (6, "blocks")
+    by_output, _ = run(host, demo, Auto(host, demo.model))
+    assert distance(second, first) < 2**0.5 * distance(by_output, first) < 0.3  # within 3 dB
 
 
 def test_slices_of_two_experts_each_learn_their_own_part(host, learnt):

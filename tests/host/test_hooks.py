@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from sampling import Cached, forwards, ksampler, make_schedule
+from sampling import PASSES, Cached, forwards, ksampler, make_schedule
 
 LEVELS = ["output", "blocks"]
 
@@ -42,7 +42,7 @@ def test_the_last_computed_steps_are_exact_with_blocks_hooked(host, demo_small, 
         handle = model.model.diffusion_model.register_forward_hook(keep, with_kwargs=True)
         ksampler(host, demo_small, model, cfg=cfg)
         handle.remove()
-    assert len(seen["ours"]) == len(seen["core"]) == 12
+    assert len(seen["ours"]) == 13 and len(seen["core"]) == 12  # the skipped one combines what two evaluations left
     assert all(torch.equal(a, b) for a, b in zip(seen["ours"][:11], seen["core"][:11], strict=True))
     assert not torch.equal(seen["ours"][11], seen["core"][11])
 
@@ -69,7 +69,7 @@ def test_with_blocks_only_the_blocks_are_skipped(host, demo_small):
         ksampler(host, demo_small, cached.model)
     for handle in handles:
         handle.remove()
-    assert len(made) == 12 and len(blocks) == 4 * len(handles)
+    assert len(made) == PASSES["blocks"] and len(set(made)) == 12 and len(blocks) == 4 * len(handles)
     assert (cached.reports[0].evaluations, cached.reports[0].level) == (4, "blocks")
 
 
@@ -127,7 +127,7 @@ def test_a_batch_is_its_pictures(host, demo_small, level):
     three = {"samples": torch.zeros(3, 16, 8, 8)}
     with forwards(demo_small.model) as made:
         batch = ksampler(host, demo_small, cached.model, latent_image=three)
-    assert len(made) == (4 if level == "output" else 12) and cached.reports[0].evaluations == 4
+    assert len(made) == PASSES[level] and cached.reports[0].evaluations == 4
     for i in range(3):
         single = {"samples": torch.zeros(1, 16, 8, 8), "batch_index": [i]}
         alone = ksampler(host, demo_small, cached.model, latent_image=single)
@@ -144,7 +144,7 @@ def test_positive_and_negative_together_or_apart(host, demo_small, level, tokens
     cached = Cached(host, demo_small.model, make_schedule(host, 12, 4), level)
     with forwards(demo_small.model) as made:
         ours = ksampler(host, demo_small, cached.model, negative=negative)
-    assert len(made) == passes * (4 if level == "output" else 12)
+    assert len(made) == passes * PASSES[level]
     assert cached.reports[0].evaluations == 4
     assert (ours - core).norm() < 0.5 * core.norm()
 
@@ -174,7 +174,8 @@ class Watch:
 
         def keep_watched(reuse, keys, captured):
             keep(reuse, keys, captured)
-            self.refs += [weakref.ref(tensor) for _, part in reuse._kept.values() for tensor in part.values()]
+            self.refs += [weakref.ref(tensor) for history in reuse._kept.values()
+                          for _, residuals in history.evaluations[:1] for tensor in residuals.values()]  # fmt: skip
 
         monkeypatch.setattr(runtime.CachedRun, "observe", observe_watched)
         monkeypatch.setattr(blocks.BlockReuse, "_keep", keep_watched)
@@ -226,6 +227,17 @@ def test_memory_while_sampling_is_a_few_latents(host, demo_small, monkeypatch):
     with forwards(demo_small.model, lambda count: most.append(watch.alive())):
         ksampler(host, demo_small, cached.model, steps=24)
     assert 0 < max(most) <= host.module("otcache_core.schedules.schedule").HISTORY
+
+
+def test_memory_with_blocks_is_the_residuals_of_as_many_evaluations(host, demo_small, monkeypatch):
+    cached = Cached(host, demo_small.model, make_schedule(host, 24, 12, "fitted"), "blocks")
+    watch = Watch(host, monkeypatch)
+    most = []
+    with forwards(demo_small.model, lambda count: most.append(watch.alive())):
+        ksampler(host, demo_small, cached.model, steps=24)
+    kept = host.module("otcache_core.schedules.schedule").HISTORY
+    # Of each evaluation a velocity, and for both prompts the residuals of picture and text, and of both in one.
+    assert kept < max(most) <= kept * (1 + 2 * 3)
 
 
 def test_an_unknown_level_is_an_error_that_names_the_levels(host, demo_small):

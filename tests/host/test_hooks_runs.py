@@ -3,7 +3,7 @@
 import pytest
 import torch
 from matrix_cells import sampler_kind
-from sampling import Cached, forwards, ksampler, make_schedule
+from sampling import PASSES, Cached, forwards, ksampler, make_schedule
 
 LEVELS = ["output", "blocks"]
 
@@ -117,7 +117,7 @@ def test_a_model_sampling_shift_before_or_after(host, demo_small, level, budget)
     again = ksampler(host, demo_small, shifted(inner.model))
     assert torch.equal(ours, again) and torch.equal(ours, ksampler(host, demo_small, before.model))
     assert before.reports[0].evaluations == inner.reports[0].evaluations == budget
-    assert len(made) == (budget if level == "output" else 12)
+    assert len(set(made)) == (budget if level == "output" else 12)
     assert torch.equal(ours, ksampler(host, demo_small, shifted(demo_small.model))) == (budget == 12)
 
 
@@ -243,7 +243,7 @@ def test_context_windows(host, demo_small, level):
     with forwards(demo_small.model) as made:
         ours = ksampler(host, demo_small, cached.model, latent_image=tall)
     windows = 2
-    assert len(made) == windows * (4 if level == "output" else 12) and cached.reports[0].evaluations == 4
+    assert len(made) == windows * PASSES[level] and cached.reports[0].evaluations == 4
     assert (ours - core).norm() < 0.5 * core.norm()
 
 

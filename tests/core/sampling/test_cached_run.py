@@ -11,7 +11,7 @@ from strategies import grids_with_steps, step_sets
 
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.cached_run import CachedRun
-from otcache_core.sampling.predictors import low_pass, mean_velocity_step
+from otcache_core.sampling.predictors import combine_bands, low_pass, mean_velocity_step
 from otcache_core.sampling.rollout import Rollouts, sample
 from otcache_core.schedules.schedule import HISTORY, Predictor, make_schedule
 
@@ -340,3 +340,54 @@ def test_a_second_evaluation_of_one_step_replaces_the_first():
     run.observe(2, torch.ones(2))
     run.observe(2, torch.ones(2))
     assert torch.isfinite(run.predict(3)).all()
+
+
+@pytest.mark.parametrize("kind", ["hold", "linear", "quadratic", "fitted", "two bands"])
+@given(data=st.data(), case=grids_with_steps(min_steps=2))
+def test_coefficients_applied_to_velocities_are_the_prediction(kind, case, data):
+    """At every skipped step and between grid points, also when evaluations were made that the schedule does not name."""
+    sigmas, steps = case
+    run = CachedRun(schedule(sigmas, steps, kind, damping=0.7))
+    model = random_velocities(len(sigmas), shape=(1, 2, 5, 6))
+    extra = data.draw(st.sets(st.integers(0, len(sigmas) - 2), max_size=2))
+    made = []
+    for step in range(len(sigmas) - 1):
+        if run.computes(step) or step in extra:
+            made = [step, *made] if run.computes(step) else [step]
+            run.observe(step, model[step])
+            continue
+        kept = tuple(made[:HISTORY])
+        for sigma in (float(sigmas[step]), float(sigmas[step] + sigmas[step + 1]) / 2):
+            rows = run.coefficients(sigma, kept)
+            assert len(rows) == run.schedule.predictor.bands and {len(row) for row in rows} == {len(rows[0])}
+            assert len(rows[0]) <= min(run.combines, len(kept))
+            combined = combine_bands(rows, [model[past] for past in kept[: len(rows[0])]])
+            torch.testing.assert_close(combined, run.predict(step, sigma), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["fitted", "two bands"])
+def test_whoever_keeps_fewer_evaluations_gets_the_prior_for_those(kind):
+    cached = schedule(linear_sigmas(16), (0, 1, 4, 8), kind)
+    run, prior = CachedRun(cached), CachedRun(schedule(cached.sigmas, (0, 1, 4, 8), "linear", damping=0.5))
+    for step in (0, 1, 4, 8):
+        run.observe(step, torch.ones(2, 2))
+        prior.observe(step, torch.ones(2, 2))
+    # A damped line within the segment: the ramp that lands where the damped line's mean velocity does.
+    sigma = float(cached.sigmas[10])
+    for row in run.coefficients(sigma, (8, 4)):
+        assert row == pytest.approx(prior.coefficients(sigma, (8, 4))[0])
+    assert run.coefficients(sigma, (8,)) == [[1.0]] * cached.predictor.bands
+    assert run.combines == HISTORY and prior.combines == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_coefficients_at_the_evaluation_itself_are_it(kind):
+    cached = schedule(linear_sigmas(12), (0, 2, 5, 6), kind)
+    for steps in ((5, 2, 0), (6, 5, 2)):
+        for row in CachedRun(cached).coefficients(float(cached.sigmas[steps[0]]), steps):
+            assert row == [1.0] + [0.0] * (len(row) - 1)
+
+
+def test_mean_velocities_are_held_where_only_evaluations_are_kept():
+    run = CachedRun(schedule(linear_sigmas(8), (0, 2), "mean_velocity"))
+    assert run.coefficients(0.3, (2, 0)) == [[1.0]] and run.combines == 1
