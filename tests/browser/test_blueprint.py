@@ -35,7 +35,7 @@ WIRE = """() => {
 
 
 def searching(page):
-    """Whether the search stands open; if it does not, a double click: on a busy machine the canvas takes one for two single ones."""
+    """Whether the search stands open; if not, a double click: on a busy machine the canvas takes one for two single ones."""
     if page.evaluate("document.activeElement?.tagName === 'INPUT'"):
         return True
     page.mouse.dblclick(500, 400)
