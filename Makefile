@@ -3,7 +3,8 @@
 #            that ComfyUI's frontend's with the nodes in Chromium (test-core, test-web, test-host and test-browser do one of these)
 # make host: what `make test` does first where no ComfyUI is found: clones one into .comfyui (COMFYUI_URL, COMFYUI_TAG: another)
 # make check-host COMFYUI_PATH=...: the same tests of nodes and frontend with any ComfyUI, in an environment of its own
-#            (.venv-hosts/VERSION), and one line of what failed. FRONTEND=1.58.1: another frontend. TESTS=tests/browser: only these
+#            (.venv-hosts/VERSION), and one line of what failed. FRONTEND=1.58.1: another frontend. TESTS=tests/browser: only these.
+#            PACKAGES=requests: for one that has not named all it needs
 # Each makes its own virtual environment on first use (.venv, .venv-host). Without make, see docs/commands.md.
 PYTHON ?= python3
 VENV := .venv
@@ -44,7 +45,7 @@ host:
 	@$(PYTHON) -m tools.get_host
 
 check-host:
-	@$(PYTHON) -m tools.check_host $(HOST_TORCH) $(if $(FRONTEND),--frontend '$(FRONTEND)') $(if $(TESTS),--tests $(TESTS))
+	@$(PYTHON) -m tools.check_host $(HOST_TORCH) $(PACKAGES) $(if $(FRONTEND),--frontend '$(FRONTEND)') $(if $(TESTS),--tests $(TESTS))
 
 # One try for both kinds of tests. It has said why it failed; they say what is not tested, or fail.
 any-host:

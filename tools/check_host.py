@@ -22,17 +22,20 @@ from .find_host import HINT, REPOSITORY, find_host
 ENVIRONMENTS = REPOSITORY / ".venv-hosts"
 TESTS = ("tests/host", "tests/browser")
 FRONTEND = "comfyui-frontend-package"
-MOST = 20  # names of tests on the line
+MOST, LONGEST = 20, 200  # names of tests on the line, characters of what one says
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one pytest run of `tests` gave. failed: names, with those that could not be set up or read."""
+    """What one pytest run of `tests` gave. failed: names, with those that could not be set up or read;
+    why: what the first of them says.
+    """
 
     tests: str
     passed: int = 0
     skipped: int = 0
     failed: tuple[str, ...] = ()
+    why: str = ""
 
     @property
     def ran(self) -> bool:
@@ -104,7 +107,8 @@ def read_report(tests: str, report: Path, status: int) -> Outcome:
     if status not in (0, 5) and not failed:  # 5: there is no test
         failed = [f"{tests} (pytest ended with {status})"]
     passed, skipped = (sum(how == kind for _, how in ended) for kind in (set(), {"skipped"}))
-    return Outcome(tests, passed, skipped, tuple(failed))
+    says = (child.get("message", "") for case in cases for child in case if child.tag in ("failure", "error"))
+    return Outcome(tests, passed, skipped, tuple(failed), next(says, "").partition("\n")[0][:LONGEST])
 
 
 def _name(case: ElementTree.Element) -> str:
@@ -117,7 +121,8 @@ def line(version: str, frontend: str, outcomes: list[Outcome]) -> str:
     words = [f"{sum(outcome.passed for outcome in outcomes)} passed", f"{sum(outcome.skipped for outcome in outcomes)} skipped"]
     if failed:
         more = f" and {len(failed) - MOST} more" if len(failed) > MOST else ""
-        words.append(f"{len(failed)} failed: {', '.join(failed[:MOST])}{more}")
+        why = next((f" ({outcome.why})" for outcome in outcomes if outcome.why), "")
+        words.append(f"{len(failed)} failed: {failed[0]}{why}{''.join(f', {name}' for name in failed[1:MOST])}{more}")
     idle = [outcome.tests for outcome in outcomes if not outcome.ran]
     if idle:
         words.append(f"NOTHING WAS RUN OF {' AND '.join(idle)}")

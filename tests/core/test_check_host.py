@@ -86,7 +86,8 @@ def test_the_line_names_what_failed(here, capfd):
     assert main(["--tests", suite(here, "mixed", SUITE), good]) == 1
     assert capfd.readouterr().out.splitlines()[-1] == (
         "ComfyUI 0.35.1, frontend 1.58.1: 3 passed, 1 skipped, 3 failed: "
-        "test_mixed::test_bad[two], test_mixed::test_not_set_up, test_mixed::test_bad_at_both_ends"
+        "test_mixed::test_bad[two] (AssertionError: assert 'two' == 'one'), "
+        "test_mixed::test_not_set_up, test_mixed::test_bad_at_both_ends"
     )
     assert main(["--tests", good]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == "ComfyUI 0.35.1, frontend 1.58.1: 1 passed, 0 skipped"
@@ -95,7 +96,7 @@ def test_the_line_names_what_failed(here, capfd):
 def test_what_could_not_be_read_or_found_has_failed(here, capfd):
     assert main(["--tests", suite(here, "wrong", "import nowhere_at_all\n"), "nowhere"]) == 1
     last = capfd.readouterr().out.splitlines()[-1]
-    assert "0 passed, 0 skipped, 2 failed: test_wrong, nowhere (pytest ended with 4)" in last
+    assert "0 passed, 0 skipped, 2 failed: test_wrong (collection failure), nowhere (pytest ended with 4)" in last
 
 
 def test_tests_that_were_all_skipped_are_told_loudly(here, capfd):
@@ -137,5 +138,5 @@ def test_make_hands_on_what_is_asked_for():
         done = subprocess.run(["make", "-n", "check-host", *variables], cwd=REPOSITORY, capture_output=True, text=True)
         return done.stdout
 
-    assert " --frontend " not in said() and "torch==" in said()
+    assert " --frontend " not in said() and "torch==" in said() and " requests" in said("PACKAGES=requests")
     assert "--frontend '1.58.*'" in said("FRONTEND=1.58.*") and "--tests tests/web" in said("TESTS=tests/web")
