@@ -2,6 +2,9 @@
 # make test: lint, the library's tests, the browser code's (with npm), the nodes' in the ComfyUI that tools/find_host.py finds, and
 #            that ComfyUI's frontend's with the nodes in Chromium (test-core, test-web, test-host and test-browser do one of these)
 # make host: what `make test` does first where no ComfyUI is found: clones one into .comfyui (COMFYUI_URL, COMFYUI_TAG: another)
+# make check-host COMFYUI_PATH=...: the same tests of nodes and frontend with any ComfyUI, in an environment of its own
+#            (.venv-hosts/VERSION), and one line of what failed. FRONTEND=1.58.1: another frontend. TESTS=tests/browser: only these.
+#            PACKAGES=requests: for one that has not named all it needs
 # Each makes its own virtual environment on first use (.venv, .venv-host). Without make, see docs/commands.md.
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +20,7 @@ empty :=
 space := $(empty) $(empty)
 
 .NOTPARALLEL: # two goals that make the same environment
-.PHONY: demo test lint test-house test-core test-web host any-host test-host host-tests test-browser browser-tests workflows made-workflows bench clean
+.PHONY: demo test lint test-house test-core test-web host any-host check-host test-host host-tests test-browser browser-tests workflows made-workflows bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m otcache_core demo --out otcache_demo
@@ -40,6 +43,9 @@ test-web:
 
 host:
 	@$(PYTHON) -m tools.get_host
+
+check-host:
+	@$(PYTHON) -m tools.check_host $(HOST_TORCH) $(PACKAGES) $(if $(FRONTEND),--frontend '$(FRONTEND)') $(if $(TESTS),--tests $(TESTS))
 
 # One try for both kinds of tests. It has said why it failed; they say what is not tested, or fail.
 any-host:
@@ -86,4 +92,4 @@ $(HOST_VENV)/installed: requirements.txt requirements-dev.txt $(subst $(space),\
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(HOST_VENV) .comfyui .comfyui.part node_modules otcache_demo otcache_bench .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) $(HOST_VENV) .venv-hosts .comfyui .comfyui.part node_modules otcache_demo otcache_bench .pytest_cache .hypothesis .ruff_cache

@@ -16,7 +16,7 @@ from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.step_finder import StepFinder
 from .blocks import BlockReuse
 from .run_report import KeptResiduals, Report
-from .suitability import check_sampler, learnt, other_model
+from .suitability import READS_GUIDANCE, check_sampler, learnt, other_model, reads_guidance
 
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
 
@@ -62,6 +62,8 @@ class HostRun:
         sigma = float(timestep[0])  # the one wait for the device
         self._times.append(perf_counter())
         self._computed.append(True)
+        if self._watches and reads_guidance(model_options, self.guider.model_options):
+            self._go_on_in_full(READS_GUIDANCE)
         if not self._watches or sigma <= 0:
             return executor(x, timestep, model_options, *args, **kwargs)
         if self._ranges is None:
@@ -124,6 +126,14 @@ class HostRun:
         if self.blocks:
             self.blocks.clear()
         self.guider, self._hooked = None, []
+
+    def _go_on_in_full(self, why: str) -> None:
+        self.reason, self.level_reason, self.warning, self.note = why, "", "", ""
+        self._watches = False
+        self.cached.forget()
+        if self.blocks:
+            self.blocks.clear()
+            self.blocks, self._residuals = None, KeptResiduals()
 
     def _block_weights(self, sigma: float, steps: tuple[int, ...]) -> list[list[float]]:
         """How a skipped step at `sigma` combines the evaluations made at `steps`; [[1.0]] would hold the newest of them."""

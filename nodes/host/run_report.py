@@ -78,7 +78,9 @@ class Report:
         if self.asked != self.steps:
             parts.append(f"the sampler asked for {self.asked}")
         if self.reason:
-            parts.append(f"computed in full: {self.reason}")
+            skipped = [at for at, computed in enumerate(self.computed) if not computed]
+            since = f" from evaluation {skipped[-1] + 2} on" if skipped else ""
+            parts.append(f"computed in full{since}: {self.reason}")
         elif self.evaluations == self.asked:
             parts.append("nothing was skipped")
         else:

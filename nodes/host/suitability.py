@@ -12,16 +12,36 @@ from ...otcache_core.schedules.schedule import FLOW_TOP, Schedule
 
 # Samplers that choose their own noise levels: there are no steps to skip.
 ADAPTIVE = ("dpm_adaptive", "dpm_fast")
+READS_GUIDANCE = (
+    "the sampler reads the unconditional output with a function of its own around guidance, and a skipped step has none to show"
+)
 BEYOND = FLOW_TOP  # as a factor: how far above the schedule's first sigma a run may start
 
 
 def check_sampler(sampler) -> None:
-    """Raise `OTCacheError` with the reason when a run of `sampler` has to be computed in full."""
+    """Raise `OTCacheError` with the reason when a run of `sampler` has to be computed in full, as far as its name tells."""
     name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
     if any(word in name for word in ADAPTIVE):
         raise OTCacheError("this sampler chooses its own noise levels; use one with fixed steps, such as euler")
-    if "cfg_pp" in name:
-        raise OTCacheError("CFG++ samplers need the unconditional output, which a skipped step does not have")
+
+
+def reads_guidance(given: dict, guiders: dict) -> bool:
+    """Whether a sampler reads what lies behind the guided output, the unconditional one above all, as CFG++ samplers do.
+
+    It adds functions around guidance (sampler_post_cfg_function and its like) to the model options `given` to an evaluation,
+    which the `guiders` own do not hold. Those that model and guider carry belong to the output that is predicted.
+    """
+    return any(
+        not any(function is known for known in _functions(guiders.get(key)))
+        for key in given
+        if key.startswith("sampler_")
+        for function in _functions(given[key])
+    )
+
+
+def _functions(option) -> list | tuple:
+    # A list of functions or a single one; clones of model options copy the list and keep the functions.
+    return option if isinstance(option, list | tuple) else (option,)
 
 
 def fit_to_run(schedule: Schedule, sigmas: np.ndarray, model_sampling) -> Schedule:

@@ -7,6 +7,10 @@ from sampling import Cached, forwards, ksampler, make_schedule
 
 STEPS, BUDGET = 12, 4
 LEVELS = ("output", "blocks")
+CFG_PP = (
+    "euler_cfg_pp", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep_cfg_pp",
+    "res_multistep_ancestral_cfg_pp", "gradient_estimation_cfg_pp", "cfgpp_ud10_ab",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def own_schedule(host, model, budget: int, steps: int = STEPS, scheduler: str = 
 
 def sampler_kind(name: str) -> str:
     """"in full" for samplers under which nothing is skipped, with the reason in the report, else ""."""
-    return "in full" if "cfg_pp" in name or name in ("dpm_adaptive", "dpm_fast") else ""
+    return "in full" if name in (*CFG_PP, "dpm_adaptive", "dpm_fast") else ""
 
 
 def flat(samples):

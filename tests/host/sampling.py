@@ -33,6 +33,14 @@ def ksampler(host, case, model=None, node="KSampler", **inputs):
     return outputs[0]["samples"]
 
 
+def sample_custom(host, case, model, sampler, steps=12, cfg=4.0):
+    """The samples of one run of core SamplerCustom with the SAMPLER `sampler` on the simple schedule."""
+    sigmas, = host.run("BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0)
+    outputs = host.run("SamplerCustom", model=model, add_noise=True, noise_seed=3, cfg=cfg, positive=case.positive,
+                       negative=case.negative, sampler=sampler, sigmas=sigmas, latent_image=case.latent)  # fmt: skip
+    return outputs[0]["samples"]
+
+
 def growing_sampler():
     """A SAMPLER whose latent gets twice as wide at its sixth step."""
     import comfy.samplers
