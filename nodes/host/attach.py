@@ -73,15 +73,14 @@ def _add_hooks(run, model_options: dict) -> None:
     def predict_noise(executor, *args, **kwargs):
         return run.predict_noise(executor, *args, **kwargs)
 
+    def sampler_sample(executor, *args, **kwargs):
+        return run.sampler_sample(executor, *args, **kwargs)
+
     def apply_model(executor, *args, **kwargs):
         return run.blocks.apply_model(executor, *args, **kwargs) if run.blocks else executor(*args, **kwargs)
 
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, model_options, is_model_options=True)
-    if hasattr(run, "sampler_sample"):
-        def sampler_sample(executor, *args, **kwargs):
-            return run.sampler_sample(executor, *args, **kwargs)
-
-        add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, sampler_sample, model_options, is_model_options=True)
+    add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, sampler_sample, model_options, is_model_options=True)
     if run.blocks:
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, model_options, is_model_options=True)
 

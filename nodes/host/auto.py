@@ -57,11 +57,11 @@ def with_auto_cache(
         budget = target.evaluations(len(grid) - 1, known[0] if known else None)
         same = of_same_runs(known, origin, grid)
         in_full = budget >= len(grid) - 1
-        if known and known[0].visits and learn == WHEN_NEEDED and not in_full:
+        if known and known[0].taught and learn == WHEN_NEEDED and not in_full:
             return HostRun(lambda: CachedRun(solved(key, known, grid, budget)), grid, guider, sampler, level)
 
         rehearses = not in_full or target.choose == BY_ERROR
-        if same and same.runs >= learned.ENOUGH and (same.visits or not rehearses):
+        if same and same.runs >= learned.ENOUGH and (same.taught or not rehearses):
 
             def follow():
                 raise OTCacheError(f"{same.runs} runs like this one were learnt from, and more of them change nothing")

@@ -48,7 +48,7 @@ def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> li
     def apart(one: Statistics) -> float:
         return abs(np.log(max(one.origin.cfg, 0.1) / max(origin.cfg, 0.1)))
 
-    taught = [one for one in covering if one.visits] or covering
+    taught = [one for one in covering if one.taught] or covering
     nearest = min(map(apart, taught))
     near = [one for one in taught if apart(one) == nearest]
     steps = len(grid) - 1
@@ -88,6 +88,6 @@ def with_learnt_weights(schedule: Schedule, guider, sampler, grid: np.ndarray) -
         return schedule
     try:
         known = fitting(learned.recall(learned.model_key(guider.model_patcher)), origin_of(guider, sampler), grid)
-        return fitted(known, grid, schedule.compute_steps) if known and known[0].visits else schedule
+        return fitted(known, grid, schedule.compute_steps) if known and known[0].taught and not known[0].held else schedule
     except OTCacheError:
         return schedule

@@ -85,7 +85,7 @@ def titles() -> dict[str, tuple[str, Statistics]]:
     found = {}
     for key in sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
         for known in recall(key):
-            if not known.visits:
+            if not known.taught:
                 continue
             made = known.origin
             title = f"learnt: {key[: -MARK + 6]}, {made.sampler}, cfg {made.cfg:g}, {known.steps} steps"

@@ -20,6 +20,7 @@ from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.rehearsal import Recorder, Recording, Rehearsal
 from .run import HostRun
 from .run_report import Report
+from .sampler_response import chance, chance_before
 
 
 class Lesson:
@@ -62,6 +63,8 @@ class Lesson:
     ):
         """The SAMPLER_SAMPLE wrapper: sample in full, then rehearse with the same sampler from the same noise."""
         grid, start = sigmas.clone(), noise.to("cpu", copy=True)  # some samplers write into them
+        before = chance_before(sigmas.device)
+        response = self._run.suit(guider, sigmas, extra_args, noise)
         output = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
         self._report = self._run.finish(output)
         if self._report.reason:
@@ -69,8 +72,10 @@ class Lesson:
 
         def again(rehearsal: Rehearsal):
             self._run.close()
+            rehearsal.suit(response)
             self._run = HostRun(lambda: rehearsal, self._grid, guider, self._sampler)
-            return executor(guider, grid.clone(), dict(extra_args), None, noise.copy_(start), latent_image, None, True)
+            with chance(before):  # noise of older versions comes from generators that all share
+                return executor(guider, grid.clone(), dict(extra_args), None, noise.copy_(start), latent_image, None, True)
 
         try:
             if denoise_mask is not None:
@@ -100,7 +105,7 @@ class Lesson:
         if not self._rehearses:
             return statistics, 0
         chosen, made = rehearsal_steps(statistics, self._known, self._asked), []
-        recording = replace(recording, d=None)  # so that their memory is free
+        recording = recording.landings
         self._rehearsing = True
 
         def run(rehearsal: Rehearsal):

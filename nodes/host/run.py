@@ -13,11 +13,15 @@ import torch
 
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
+from ...otcache_core.sampling.response import Response
 from ...otcache_core.sampling.step_finder import StepFinder
 from .blocks import BlockReuse
 from .run_report import KeptResiduals, Report
+from .sampler_response import sampler_response
 from .suitability import READS_GUIDANCE, check_sampler, learnt, other_model, reads_guidance
+from .time_ranges import time_range, time_ranges
 
+HELD = "the sampler adds noise, so that skipped steps hold the denoised latent"
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
 
 
@@ -30,7 +34,7 @@ class HostRun:
 
     def __init__(self, begin: Callable[[], CachedRun], sigmas: np.ndarray, guider, sampler, level: str = "output"):
         self.steps = len(sigmas) - 1
-        self.guider = guider
+        self.guider, self._sampler = guider, sampler
         self.reason, self.level_reason, self.warning, self.note, self.hint = "", "", "", "", ""
         self.cached = None
         try:
@@ -55,6 +59,23 @@ class HostRun:
         self._times: list[float] = []
         self._computed: list[bool] = []
         self._extra = 0
+
+    def sampler_sample(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+        """The SAMPLER_SAMPLE wrapper: before the sampler begins, find out what it does."""
+        self.suit(guider, sigmas, extra_args, noise)
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    def suit(self, guider, sigmas: torch.Tensor, extra_args: dict, noise: torch.Tensor) -> Response:
+        """Predict as it suits the sampler, whose response to velocities is returned."""
+        if not self._watches:
+            return Response()
+        response = sampler_response(self._sampler, guider, sigmas, extra_args, noise)
+        self.cached.suit(response)
+        if self.blocks:
+            self.blocks = BlockReuse(self.cached.combines)
+        if response.astray:
+            self.hint = HELD
+        return response
 
     def predict_noise(self, executor, x, timestep, model_options=None, *args, **kwargs):
         """The guided denoised latent at `x`: the model's own, or predicted. The PREDICT_NOISE wrapper of a run."""
@@ -92,7 +113,7 @@ class HostRun:
             self._check_blocks(x)
         else:
             self._computed[-1] = False
-            return x.sub(self.cached.predict(step, sigma), alpha=sigma)
+            return self.cached.denoised(step, x, sigma)
         self._extra += not self.cached.computes(step)
         if keeps:
             self._observed = step
@@ -189,41 +210,6 @@ def churned(sigmas: np.ndarray, options: dict) -> list[float] | None:
     low, high = (np.float32(options.get(name, bound)) for name, bound in (("s_tmin", 0.0), ("s_tmax", inf)))
     inside = (low <= sigmas.astype(np.float32)) & (sigmas.astype(np.float32) <= high)  # as torch compares them
     return (sigmas * (1 + gamma * inside))[:-1].tolist()
-
-
-def time_range(cond: dict, dtype: torch.dtype) -> tuple[float, float]:
-    """(first, last) sigma at which a conditioning is in use, as ComfyUI compares them with noise levels of `dtype`."""
-    return rounded(cond.get("timestep_start", inf), dtype), rounded(cond.get("timestep_end", -inf), dtype)
-
-
-def rounded(value: float, dtype: torch.dtype) -> float:
-    """`value` in the precision of noise levels of `dtype`.
-
-    torch rounds a number before it compares it with a tensor, which matters where a bound is one of the grid's points.
-    """
-    value = float(value)
-    if dtype == torch.float64:
-        return value
-    if dtype == torch.float16:
-        return float(np.float16(value))
-    single = np.float32(value)
-    if dtype == torch.bfloat16:  # the upper half of a float32, ties to even
-        bits = int(single.view(np.uint32))
-        single = np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
-    return float(single)
-
-
-def time_ranges(conds: list[dict], dtype: torch.dtype) -> list[tuple[float, float]]:
-    """(first, last) sigma of every conditioning and ControlNet that is not in use all the time."""
-    ranges = []
-    for cond in conds:
-        ranges.append(time_range(cond, dtype))
-        control = cond.get("control")
-        while control is not None:
-            start, end = getattr(control, "timestep_range", None) or (inf, -inf)
-            ranges.append((rounded(start, dtype), rounded(end, dtype)))
-            control = getattr(control, "previous_controlnet", None)
-    return [pair for pair in ranges if pair != (inf, -inf)]
 
 
 def _no_blocks(model_options: dict) -> str:

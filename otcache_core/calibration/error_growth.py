@@ -68,7 +68,7 @@ def state_aware_paths(
     """
     steps, budgets = recorded.steps, list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
-    moves = recorded.moves
+    moves = recorded.travelled
     partial = [Partial.begin(steps)]
     paths = {}
     for count in range(1, top + 1):
@@ -124,7 +124,7 @@ def segment_scores(recorded: Recorded, partial: Sequence[Partial], order: int | 
     starts = np.array([p.path[-1] for p in partial])
     basis = np.stack([p.history for p in partial])
     # x_j - x_0 minus these is what a segment has to move by.
-    offsets = recorded.moves[starts] + np.stack([p.error for p in partial])
+    offsets = recorded.travelled[starts] + np.stack([p.error for p in partial])
     weights = np.zeros((len(partial), recorded.steps + 1, basis.shape[1]))
     for row, (path, _, history) in enumerate(partial):
         past = recorded.sigmas[list(path[::-1][: len(history)])]

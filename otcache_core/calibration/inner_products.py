@@ -12,21 +12,21 @@ from ..sampling.trajectory import gram_matrices
 class Products:
     """Inner products of velocities and latents along recorded runs, a mean over elements, case by case.
 
-    grid: float64 [N + 1]; velocities: d_i d_j, float64 [cases, N, N].
+    moves: float64 [N], how far a unit velocity at each step moves the latent; velocities: d_i d_j, float64 [cases, N, N].
     """
 
-    grid: np.ndarray
+    moves: np.ndarray
     velocities: np.ndarray
 
     @cached_property
     def mixed(self) -> np.ndarray:
         """d_i (x_j - x_0), float64 [cases, N, N + 1]."""
-        return np.cumsum(np.insert(self.velocities * np.diff(self.grid), 0, 0.0, axis=2), axis=2)
+        return np.cumsum(np.insert(self.velocities * self.moves, 0, 0.0, axis=2), axis=2)
 
     @cached_property
     def latents(self) -> np.ndarray:
         """(x_i - x_0)(x_j - x_0), float64 [cases, N + 1, N + 1]."""
-        return np.cumsum(np.insert(self.mixed * np.diff(self.grid)[:, None], 0, 0.0, axis=1), axis=1)
+        return np.cumsum(np.insert(self.mixed * self.moves[:, None], 0, 0.0, axis=1), axis=1)
 
     def of_segments(self, start: int, steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the error of segments from `start` to j = start + 1..N is made of, for evaluations at `steps` [..., m].
@@ -37,7 +37,7 @@ class Products:
         steps = np.asarray(steps)
         basis = self.velocities[:, steps[..., :, None], steps[..., None, :]]
         moments = self.mixed[:, steps, start + 1 :] - self.mixed[:, steps, start, None]
-        ends = np.arange(start + 1, len(self.grid))
+        ends = np.arange(start + 1, len(self.moves) + 1)
         squares = self.latents[:, ends, ends] - 2 * self.latents[:, start, ends] + self.latents[:, start, start, None]
         return basis, moments, squares
 
@@ -46,12 +46,14 @@ class Products:
 class Recorded:
     """What the graph needs of the calibration cases: sigmas float64 [N + 1] and Gram matrices float64 [cases, N, N].
 
-    bands: the same by frequency band, float64 [bands, cases, N, N], for fitted weights; they are taken as orthogonal.
+    bands: the same by frequency band, float64 [bands, cases, N, N], for fitted weights; they are taken as orthogonal. moves:
+    float64 [N], how far a unit velocity at each step moves the latent (`sampling.response`); None for Euler's steps.
     """
 
     sigmas: np.ndarray
     grams: np.ndarray
     bands: np.ndarray
+    moves: np.ndarray | None = None
 
     @property
     def steps(self) -> int:
@@ -60,21 +62,26 @@ class Recorded:
     @cached_property
     def products(self) -> Products:
         """Those of whole velocities."""
-        return Products(self.sigmas, self.grams)
+        return Products(self.weights, self.grams)
 
     @cached_property
     def band_products(self) -> list[Products]:
         """Those of each frequency band."""
-        return [Products(self.sigmas, grams) for grams in self.bands]
+        return [Products(self.weights, grams) for grams in self.bands]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """`moves`, or Euler's, float64 [N]."""
+        return np.diff(self.sigmas) if self.moves is None else self.moves
 
     @cached_property
-    def moves(self) -> np.ndarray:
+    def travelled(self) -> np.ndarray:
         """Coefficients float64 [N + 1, N] on the recorded velocities of x_j - x_0."""
-        return np.tri(self.steps + 1, self.steps, -1) * np.diff(self.sigmas)
+        return np.tri(self.steps + 1, self.steps, -1) * self.weights
 
     def displacements(self, start: int) -> np.ndarray:
         """Coefficients float64 [N - start, N] on the recorded velocities of x_j - x_start, for j = start + 1..N."""
-        return self.moves[start + 1 :] - self.moves[start]
+        return self.travelled[start + 1 :] - self.travelled[start]
 
     def mean_squares(self, coefficients: np.ndarray) -> np.ndarray:
         """|sum_l c_l d_l|^2 per element and case, float64 [..., cases], for coefficients [..., N]."""

@@ -27,7 +27,7 @@ def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, ask
     before = list(known.rehearsals) if known is not None else []
     if before:
         budgets = [budget for budget in budgets if budget > REACH * max(map(len, before))]
-    graph = paths(statistics.recorded, max(budgets, default=1))
+    graph = paths(statistics, max(budgets, default=1))
     return [*before, *(graph[budget] for budget in budgets)]
 
 

@@ -1,9 +1,9 @@
 """Schedules for a run's own grid from what full runs taught: the steps from a graph, the weights from rehearsals.
 
-No model evaluation is made. A segment's weights come from the visits (`sampling.rehearsal.Visit`) that are most like its
-beginning: near in sigma, with gaps of similar size between the evaluations. Their normal equations are averaged, which
-also smooths what a single run would overfit. Where gaps are short the recorded run itself serves as a visit, since nothing
-has gone astray there.
+No model evaluation is made. Steps are those of `learnt_paths`. A segment's weights come from the visits
+(`sampling.rehearsal.Visit`) that are most like its beginning: near in sigma, with gaps of similar size between the
+evaluations. Their normal equations are averaged, which also smooths what a single run would overfit. Where gaps are short
+the recorded run itself serves as a visit, since nothing has gone astray there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,25 +13,19 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import OTCacheError
-from ..sampling.predictors import solve_ridge
+from ..sampling.predictors import LEAST_MOMENT, solve_ridge
 from ..sampling.rehearsal import Visit
 from ..sampling.rollout import FITTED
 from ..schedules.extrapolation import prior_weights
 from ..schedules.schedule import HISTORY, Schedule, check_budget, check_sigmas, make_schedule
-from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
-from .graph import edge_costs, peak_suppressed_paths
-from .inner_products import Recorded
+from .learnt_paths import EDGE, paths, steps_on
 from .statistics import LEAST, Statistics
 
 RIDGE = 1e-3  # of the fit: pulls weights towards the prior, relative to the mean square of the evaluations
-GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large errors, with and without the gains below
-TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
-FEW_STEPS = 30  # runs of no more go without that
 FARTHEST = 30.0  # logarithm: the ridge where no gaps are alike, which leaves the prior alone
 NEAR, ALIKE, WIDTH = 1.0, 0.5, 0.7  # scales of a visit's distance: the segment's own length, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
 LEARNT = "learnt"  # how the provenance of such schedules begins
-EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
 STEEP = -1.0  # slope of error against budget, in logarithms, where two rehearsals do not tell a steeper one
 METRIC = "expected latent error"  # as schedules name it
 
@@ -59,13 +53,19 @@ def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
 
 
 def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int]) -> Schedule:
-    """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics`; raises `OTCacheError`."""
+    """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics`; raises `OTCacheError`.
+
+    Without weights where the sampler adds noise: denoised latents are held then.
+    """
     grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
-    rows = weights([sight for known in statistics for sight in sights(known)], grid, compute_steps)
+    how = {"predictor": {"kind": "hold"}}
+    if not first.held:
+        rows = weights([sight for known in statistics for sight in sights(known)], grid, compute_steps)
+        how = {"predictor": FITTED, "weights": rows}
     origin, runs = first.origin, sum(known.runs for known in statistics)
     return make_schedule(
         name=f"{origin.model_class or 'model'}-learnt-{len(compute_steps)}of{len(grid) - 1}"[:200],
-        sigmas=tuple(grid.tolist()), compute_steps=tuple(compute_steps), predictor=FITTED, weights=rows, stage="graph",
+        sigmas=tuple(grid.tolist()), compute_steps=tuple(compute_steps), stage="graph", **how,
         model=origin.model_class, model_class=origin.model_class, noise=origin.noise, sampler=origin.sampler,
         provenance=f"{LEARNT} from {runs} ordinary run{'s' * (runs > 1)}",
     )  # fmt: skip
@@ -78,80 +78,22 @@ def anchor_of(statistics: Statistics) -> Schedule:
     """
     most = max(statistics.steps // 2, 1)
     budgets = range(min(min(statistics.errors, default=LEAST), most), most + 1)
-    graph, errors = paths(statistics.recorded, budgets[-1]), expected_errors(statistics, budgets)
+    graph, errors = paths(statistics, budgets[-1]), expected_errors(statistics, budgets)
     made = [fitted([statistics], statistics.sigmas, graph[b]).replace(metric=METRIC, score=errors.get(b)) for b in budgets]
     return made[0].replace(stage="anchor", prepared=tuple(made))
-
-
-def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int, ...]:
-    """The graph's `budget` compute steps for a run on `grid` [M + 1] inside the recorded range.
-
-    Solved on the recorded grid, whose points lie closest, and moved to the run's by sigma. For more evaluations than it has
-    room for: on the run's own grid, or where that is finer, the path with the most room there is read at more quantiles.
-    (Between recorded points velocities are known on straight lines only, where extrapolation looks perfect.)
-    """
-    steps = len(grid) - 1
-    if budget == steps:
-        return tuple(range(steps))
-    inner = within(statistics.recorded, grid)
-    whole = inner.sigmas[0] == statistics.sigmas[0]
-    room = inner.steps // 2
-    if budget > room and steps > inner.steps:
-        known = quantile_function(paths(inner, room, whole)[room], inner.sigmas) if room else quantile_function((0,), grid)
-        return steps_at_budget(known, budget, grid)
-    if budget > room:
-        inner = at_sigmas(statistics.recorded, grid)
-    path = paths(inner, budget, whole)[budget]
-    if np.array_equal(inner.sigmas, grid):
-        return path
-    wanted = np.append(grid[0], np.minimum(inner.sigmas[list(path[1:])], grid[0]))
-    return round_to_steps((grid[0] - np.maximum(wanted, grid[-1])) / (grid[0] - grid[-1]), grid)
-
-
-def paths(recorded: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:
-    """The graph's own path at every budget up to `most`; whole: whether the run begins where the recorded ones did.
-
-    Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier. Runs that
-    begin in the middle, with a single evaluation to predict from, and those of few steps lose by that (measured).
-    """
-    costs, budgets = edge_costs(recorded, FITTED)[0], range(1, most + 1)
-    if not whole or recorded.steps <= FEW_STEPS:
-        return peak_suppressed_paths(costs, budgets, GAMMA_PLAIN)
-    return peak_suppressed_paths(costs, budgets, GAMMA, 1 - TAKEN_BACK * recorded.sigmas / recorded.sigmas[0])
-
-
-def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
-    """The part of `recorded` that a run on `grid` goes through, all recorded points of it."""
-    span = EDGE * (grid[0] - grid[-1])
-    first = int(np.searchsorted(-recorded.sigmas, -grid[0] - span))
-    last = int(np.searchsorted(-recorded.sigmas, -grid[-1] + span, side="right")) - 1
-    if first == 0 and last == recorded.steps:
-        return recorded
-    last = max(last, first + 1)
-    part = slice(first, last)
-    return Recorded(recorded.sigmas[first : last + 1], recorded.grams[:, part, part], recorded.bands[..., part, part])
-
-
-def at_sigmas(recorded: Recorded, grid: np.ndarray) -> Recorded:
-    """What would have been recorded on `grid` [M + 1], velocities interpolated linearly in sigma."""
-    known, count = recorded.sigmas[:-1], recorded.steps
-    places = np.interp(-grid[:-1], -known, np.arange(count))
-    lower = np.minimum(places.astype(int), max(count - 2, 0))
-    rows = np.zeros((len(places), count))
-    rows[np.arange(len(places)), lower] = 1 - (places - lower)
-    rows[np.arange(len(places)), np.minimum(lower + 1, count - 1)] += places - lower
-    return Recorded(grid, rows @ recorded.grams @ rows.T, rows @ recorded.bands @ rows.T)
 
 
 @dataclass(frozen=True)
 class Sight:
     """A visit in noise levels instead of steps: sigmas of its evaluations [m], newest first, and of later points [J], J >= 1.
 
-    doubt: how much less it counts than a visit of a rehearsal.
+    moved: float64 [J], how far a velocity of one moves the latent to each of those. doubt: how much less it counts than a
+    visit of a rehearsal.
     """
 
     past: np.ndarray
     later: np.ndarray
+    moved: np.ndarray
     visit: Visit
     doubt: float = 0.0
 
@@ -161,29 +103,34 @@ class Sight:
         return np.diff(self.past)
 
     def moment(self, span: float) -> np.ndarray:
-        """Of its evaluations with x_j - x per unit of sigma, for j `span` (below 0) away or at the end, float64 [bands, m].
+        """Of its evaluations with the mean velocity to x_j, for j `span` (below 0) away or at the end, float64 [bands, m].
 
         x_j moves along straight lines between the recorded points, and along one from x itself to the first of them.
         """
         ways = self.later - self.past[0]
         j = min(int(np.searchsorted(-ways, -span)), len(ways) - 1)
-        span, after = max(span, ways[-1]), self.visit.moments[..., j]
+        # A sampler that hardly moves there, as some do in their last steps, is taken for Euler.
+        moved = np.where(self.moved / ways < LEAST_MOMENT, ways, self.moved)
         if not j:
-            return after / ways[0]
-        share = (span - ways[j - 1]) / (ways[j] - ways[j - 1])
-        return (share * after + (1 - share) * self.visit.moments[..., j - 1]) / span
+            return self.visit.moments[..., 0] / moved[0]
+        share = (max(span, ways[-1]) - ways[j - 1]) / (ways[j] - ways[j - 1])
+        after, before = self.visit.moments[..., j], self.visit.moments[..., j - 1]
+        return (share * after + (1 - share) * before) / (share * moved[j] + (1 - share) * moved[j - 1])
 
 
 def sights(statistics: Statistics) -> list[Sight]:
     """All visits of `statistics`, and those that the recorded run itself makes at short gaps."""
-    grid = statistics.sigmas
-    found = [Sight(grid[list(steps)], grid[steps[0] + 1 :], seen) for steps, seen in statistics.visits.items()]
+    grid, moves = statistics.sigmas, statistics.moves
+    found = [
+        Sight(grid[list(steps)], grid[steps[0] + 1 :], np.cumsum(moves[steps[0] :]), seen)
+        for steps, seen in statistics.visits.items()
+    ]
     for gap in RECORDED_GAPS:
         for step in range(statistics.steps):
             past = [back for back in range(step, -1, -gap)][:HISTORY]
             parts = [products.of_segments(step, past) for products in statistics.recorded.band_products]
             seen = Visit(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-            found.append(Sight(grid[past], grid[step + 1 :], seen, DOUBT * gap))
+            found.append(Sight(grid[past], grid[step + 1 :], np.cumsum(moves[step:]), seen, DOUBT * gap))
     return found
 
 

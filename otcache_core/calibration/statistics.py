@@ -20,6 +20,7 @@ from .inner_products import Recorded, recorded
 
 FORMAT = "otcache-statistics"  # the name of a file's description
 LARGEST = 1e30  # of all numbers in a file, so that no sum of products overflows
+ALIKE = 1e-3  # relative: moves that are the same
 ROUNDING, TINY = 1e-5, 1e-30  # what float32 may do to inner products, relative and near zero
 MOST_BYTES = 8 * 2**20
 MOST_STEPS = 250  # of a run that is learnt from
@@ -52,6 +53,7 @@ class _Description(BaseModel):
     version: Literal[1]
     runs: Annotated[int, Field(ge=1, le=10**6)]
     origin: Origin
+    held: bool
     visits: tuple[Annotated[tuple[int, ...], Field(min_length=1, max_length=HISTORY)], ...]
     rehearsals: tuple[tuple[tuple[int, ...], Square, Square], ...]
 
@@ -61,7 +63,9 @@ class Statistics:
     """Sums over `runs` recorded runs on one grid.
 
     sigmas: float64 [N + 1], falling. grams: inner products of the recorded velocities, a mean over elements, float64
-    [bands, N, N]. visits: what rehearsals met at their compute steps, by the grid steps of the evaluations, newest first.
+    [bands, N, N]. moves: float64 [N], how far a unit velocity at each step moves the final latent. held: whether the sampler
+    adds noise, so that grams are those of denoised latents, which skipped steps hold. visits: what rehearsals met at their
+    compute steps, by the grid steps of the evaluations, newest first.
     rehearsals: by compute steps, the squared error of the rehearsal's final latent and the recorded one's square, each a
     mean over elements.
     """
@@ -71,6 +75,8 @@ class Statistics:
     grams: np.ndarray
     visits: Mapping[tuple[int, ...], Visit]
     rehearsals: Mapping[tuple[int, ...], tuple[float, float]]
+    moves: np.ndarray
+    held: bool = False
     origin: Origin = Origin()
 
     @property
@@ -78,10 +84,15 @@ class Statistics:
         """N."""
         return len(self.sigmas) - 1
 
+    @property
+    def taught(self) -> bool:
+        """Whether rehearsals told how the model answers to caching."""
+        return bool(self.rehearsals)
+
     @cached_property
     def recorded(self) -> Recorded:
         """The sums as one case, for the graph."""
-        return Recorded(self.sigmas, self.grams.sum(0)[None], self.grams[:, None])
+        return Recorded(self.sigmas, self.grams.sum(0)[None], self.grams[:, None], self.moves)
 
     @cached_property
     def errors(self) -> dict[int, float]:
@@ -92,8 +103,9 @@ class Statistics:
         return {budget: float(np.sqrt(error / square)) for budget, (error, square) in sums.items() if square > TINY}
 
     def fits(self, other: "Statistics") -> bool:
-        """Whether `other` can be added: the same grid and origin."""
-        return self.origin == other.origin and np.array_equal(self.sigmas, other.sigmas)
+        """Whether `other` can be added: the same grid, origin and response of the sampler."""
+        same = (self.origin, self.held) == (other.origin, other.held) and np.array_equal(self.sigmas, other.sigmas)
+        return same and np.allclose(self.moves, other.moves, rtol=0, atol=ALIKE * np.abs(self.moves).max())
 
     def __add__(self, other: "Statistics") -> "Statistics":
         """Those of both; raises `OTCacheError` unless `other` fits."""
@@ -112,17 +124,20 @@ class Statistics:
 
         Visits are written in float32. Equal statistics are equal bytes.
         """
-        tensors, keys = {"sigmas": self.sigmas, "grams": self.grams}, sorted(self.visits)
+        tensors = {"sigmas": self.sigmas, "grams": self.grams, "moves": self.moves}
+        whole, keys = set(tensors), sorted(self.visits)
         for number, key in enumerate(keys):
             tensors |= {f"{name}.{number}": getattr(self.visits[key], name) for name in ("gram", "moments", "squares")}
         if not all((np.abs(tensor) < LARGEST).all() for tensor in tensors.values()):
             raise OTCacheError("What was learnt is not finite (NaN or infinity); run in higher precision.")
-        for name in tensors.keys() - {"sigmas", "grams"}:
+        for name in tensors.keys() - whole:
             tensors[name] = tensors[name].astype(np.float32)
         visits = tuple(tuple(map(int, key)) for key in keys)
         rehearsals = tuple((tuple(map(int, steps)), *map(float, pair)) for steps, pair in sorted(self.rehearsals.items()))
         try:
-            described = _Description(version=1, runs=self.runs, origin=self.origin, visits=visits, rehearsals=rehearsals)
+            described = _Description(
+                version=1, runs=self.runs, origin=self.origin, held=self.held, visits=visits, rehearsals=rehearsals
+            )  # fmt: skip
         except ValidationError:
             raise OTCacheError("What was learnt has errors that are no numbers, or too many runs; forget it.") from None
         # One entry: safetensors writes several in an order of chance.
@@ -165,7 +180,7 @@ def _read(file) -> Statistics:
     if described is None:
         raise ValueError("it is of another kind")
     told = _Description.model_validate_json(described)
-    names = {"sigmas", "grams"} | {f"{n}.{k}" for n in ("gram", "moments", "squares") for k in range(len(told.visits))}
+    names = {"sigmas", "grams", "moves"} | {f"{n}.{k}" for n in ("gram", "moments", "squares") for k in range(len(told.visits))}
     rehearsals = {chosen: tuple(pair) for chosen, *pair in told.rehearsals}
     if set(file.keys()) != names or len(set(told.visits)) < len(told.visits) or len(rehearsals) < len(told.rehearsals):
         raise ValueError("it does not hold what it says")
@@ -186,7 +201,7 @@ def _read(file) -> Statistics:
         visits[key] = Visit(gram, moments, squares)
     for chosen in rehearsals:
         check_steps(chosen, steps)
-    return Statistics(sigmas, told.runs, grams, visits, rehearsals, told.origin)
+    return Statistics(sigmas, told.runs, grams, visits, rehearsals, _array(file, "moves", steps), told.held, told.origin)
 
 
 def _array(file, name: str, *shape: int) -> np.ndarray:
@@ -212,8 +227,9 @@ def _gram(file, name: str, size: int) -> np.ndarray:
 
 def of_recording(recording: Recording, origin: Origin = Origin()) -> Statistics:  # noqa: B008
     """Those of full runs alone, without rehearsals; every latent of the batch is a run."""
-    seen = recorded(recording.trajectories)
-    return Statistics(seen.sigmas, seen.bands.shape[1], seen.bands.sum(1), {}, {}, origin)
+    seen, response = recorded(recording.trajectories), recording.response
+    moves = np.diff(seen.sigmas) if response.moves is None else response.moves
+    return Statistics(seen.sigmas, seen.bands.shape[1], seen.bands.sum(1), {}, {}, moves, response.astray, origin)
 
 
 def rehearsed_budgets(steps: int, asked: int = 0) -> list[int]:

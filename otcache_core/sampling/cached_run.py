@@ -9,6 +9,7 @@ from ..errors import OTCacheError
 from ..schedules.extrapolation import ORDERS, divided_differences, prior_weights
 from ..schedules.schedule import HISTORY, Schedule
 from .predictors import combine, mean_velocity, mean_velocity_step, ramp_slope, slope_weights
+from .response import Response
 
 
 class CachedRun:
@@ -18,6 +19,9 @@ class CachedRun:
     dx / dsigma at the step's start, one tensor shape throughout. The run keeps the last `HISTORY` evaluations by
     reference and never writes to them; where only the newest counts it keeps that one, and for mean velocities the last
     `span` velocities, predicted ones included.
+
+    A sampler's driver goes by `suit`, `evaluated` and `denoised` instead: with samplers that add noise, what is kept and
+    given again is the denoised latent, since no velocity knows of noise that was added after it.
     """
 
     def __init__(self, schedule: Schedule):
@@ -31,6 +35,11 @@ class CachedRun:
         self._numbers: dict[tuple[int, ...], tuple] = {}  # what does not change between two evaluations, by their steps
         self._longest_span = max(schedule.spans or (0,)) if schedule.predictor.kind == "mean_velocity" else 0
         self._log: dict[int, object] = {}
+        self.response = Response()
+
+    def suit(self, response: Response) -> None:
+        """Take in what the sampler makes of velocities, before its first step."""
+        self.response = response
 
     @property
     def can_predict(self) -> bool:
@@ -45,6 +54,8 @@ class CachedRun:
     @property
     def combines(self) -> int:
         """The most evaluations that `coefficients` gives a weight."""
+        if self.response.astray:
+            return 1
         predictor = self.schedule.predictor
         if predictor.kind == "fitted":
             return max(len(row) for row in self.schedule.weights) // predictor.bands
@@ -56,7 +67,13 @@ class CachedRun:
 
     def evaluated(self, step: int, x, denoised, sigma: float) -> None:
         """`observe` what the model made of the latent x at `sigma`: the denoised latent."""
-        self.observe(step, torch.sub(x, denoised).div_(sigma), x)
+        self.observe(step, denoised.clone() if self.response.astray else torch.sub(x, denoised).div_(sigma), x)
+
+    def denoised(self, step: int, x, sigma: float):
+        """What the model might make of the latent x at `sigma`, of a step that is skipped; a new tensor."""
+        if self.response.astray:
+            return self._history[0][1].clone()
+        return x.sub(self.predict(step, sigma), alpha=sigma)
 
     def observe(self, step: int, d, x=None) -> None:
         """Take in the evaluation made at `step`; x, the latent there, is for recordings only.
@@ -109,16 +126,17 @@ class CachedRun:
 
         For whoever keeps something else of these evaluations than their velocities, or fewer of them: applied to velocities
         they give `predict`, the rows of two bands each to its band of frequencies. A row may be shorter than `steps`: what it
-        leaves out has no weight. Mean velocities build on predicted ones, of which nothing else exists: the newest is held.
+        leaves out has no weight. Mean velocities build on predicted ones, of which nothing else exists: the newest is held,
+        as it is where the sampler adds noise.
         """
         predictor = self.schedule.predictor
+        if predictor.kind == "mean_velocity" or self.response.astray:
+            return [[1.0]]
         if predictor.kind in ORDERS:
             return [self._extrapolation(sigma, steps)]
-        if predictor.kind == "mean_velocity":
-            return [[1.0]]
         if steps not in self._numbers:
             ramp = self._ramp(steps)
-            self._numbers[steps] = [[0.0]] if ramp is None else slope_weights(*ramp, predictor.bands).tolist()
+            self._numbers[steps] = [[0.0]] if ramp is None else slope_weights(*ramp, bands=predictor.bands).tolist()
         offset = sigma - float(self.sigmas[steps[0]])
         rows = [[offset * slope for slope in row] for row in self._numbers[steps]]
         for row in rows:
@@ -145,7 +163,7 @@ class CachedRun:
         return weights
 
     def _ramp(self, steps: tuple[int, ...]):
-        """(weights of its mean velocity, its grid) for the segment from steps[0], the evaluations at `steps` being there.
+        """(weights of its mean velocity, its grid, moves) of the segment from steps[0], the evaluations at `steps` being there.
 
         The fitted weights hold for the evaluations that the schedule names. With others (after an extra evaluation) the
         unfitted prior takes their place. None where the segment has no skipped step to land anywhere.
@@ -155,12 +173,12 @@ class CachedRun:
         end = chosen[following] if following < len(chosen) else self.schedule.steps
         if end == steps[0] + 1:
             return None
-        grid, bands = self.sigmas[steps[0] : end + 1], self.schedule.predictor.bands
+        grid, bands, moves = self.sigmas[steps[0] : end + 1], self.schedule.predictor.bands, self.response.moves
         row = self.schedule.weights[following - 1]
         m = len(row) // bands
         if steps[:m] != chosen[max(following - m, 0) : following][::-1]:
             row = tuple(prior_weights(self.sigmas[list(steps)], grid)) * bands
-        return row, grid
+        return row, grid, None if moves is None else moves[steps[0] : end]
 
     def _fitted_slope(self):
         """Slope of the ramp from the newest evaluation to the next compute step."""
@@ -168,8 +186,8 @@ class CachedRun:
         ramp = self._ramp(self._steps())
         if ramp is None:
             return torch.zeros_like(velocities[0])
-        row, grid = ramp
-        return ramp_slope(mean_velocity(row, velocities, self.schedule.predictor.bands), velocities[0], grid)
+        row, *segment = ramp
+        return ramp_slope(mean_velocity(row, velocities, self.schedule.predictor.bands), velocities[0], *segment)
 
     def _mean_velocity(self, step: int):
         k = bisect_right(self.schedule.compute_steps, self._history[0][0]) - 1

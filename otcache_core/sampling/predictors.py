@@ -21,27 +21,38 @@ from torch.nn import functional
 from ..errors import OTCacheError
 
 RIDGE = 1e-4
+LEAST_MOMENT = 0.25  # of Euler's: how far a sampler must move a latent along a ramp
 LOW_PASS = 4  # side of the latent blocks whose means make up the low band
 
 
-def ramp_moment(sigmas: np.ndarray) -> float:
-    """sum_i h_i (sigma_i - sigma_k) over one segment's grid `sigmas` [m + 1]: how far a unit slope moves the latent."""
-    return float(np.diff(sigmas) @ (sigmas[:-1] - sigmas[0]))
+def ramp_gain(sigmas: np.ndarray, moves: np.ndarray | None = None) -> float:
+    """What turns (mean - velocity) into the slope of a ramp over one segment's grid `sigmas` [m + 1], m >= 2.
+
+    moves: float64 [m], how far a unit velocity at each step moves the latent (`response.Response`); None for Euler's steps.
+    A sampler that hardly moves it along such a ramp, or the other way, as some do in their last steps, gets Euler's ramp.
+    """
+    offsets, euler = sigmas[:-1] - sigmas[0], np.diff(sigmas)
+    steady = euler @ offsets
+    moves = euler if moves is None else moves
+    moment = moves @ offsets
+    if moment < LEAST_MOMENT * steady:
+        moves, moment = euler, steady
+    return float(moves.sum() / moment)
 
 
-def ramp_slope(mean, velocity, sigmas: np.ndarray):
+def ramp_slope(mean, velocity, sigmas: np.ndarray, moves: np.ndarray | None = None):
     """Slope g such that velocity + (sigma - sigma_k) g sums over the segment `sigmas` [m + 1], m >= 2, to mean * h.
 
-    `mean` and `velocity` are latent-shaped tensors (or arrays); so is the result.
+    `mean` and `velocity` are latent-shaped tensors (or arrays); so is the result. moves: as in `ramp_gain`.
     """
-    return (mean - velocity) * ((sigmas[-1] - sigmas[0]) / ramp_moment(sigmas))
+    return (mean - velocity) * ramp_gain(sigmas, moves)
 
 
-def slope_weights(row, sigmas: np.ndarray, bands: int = 1) -> np.ndarray:
+def slope_weights(row, sigmas: np.ndarray, moves: np.ndarray | None = None, bands: int = 1) -> np.ndarray:
     """`ramp_slope` as weights float64 [bands, m] of the evaluations, newest first; `row` as in `mean_velocity`."""
     rows = np.array(row, dtype=np.float64).reshape(bands, -1)
     rows[:, 0] -= 1.0  # the velocity that the ramp starts from
-    return rows * ((sigmas[-1] - sigmas[0]) / ramp_moment(sigmas))
+    return rows * ramp_gain(sigmas, moves)
 
 
 def mean_velocity_step(sigmas: np.ndarray, velocities):

@@ -5,11 +5,16 @@ times the latent's own), and nothing in one run tells how it answers. Weights th
 alone can lose to holding. A rehearsal is a cached run of the very same case: at each compute step the evaluation is made,
 and the weights up to the next one are fitted there to land on the recorded latent.
 
+Where the sampler's response is known, latents are counted as where they will have moved the final one (x_0 plus the moves of
+the velocities so far): what a multistep sampler still owes to the steps it looks back on is no error, and weights that made
+up for it would swing ever further. Of samplers that add noise the denoised latents are recorded; holding these is what their
+runs do, so that rehearsals only measure.
+
 Both are `CachedRun`s: whatever drives one, any sampler, drives them. They keep a sample of positions only.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,26 +24,35 @@ from ..schedules.extrapolation import prior_weights
 from ..schedules.schedule import make_schedule
 from .cached_run import CachedRun
 from .patches import Patches
-from .predictors import RIDGE, low_band, mean_velocity, ramp_slope, solve_ridge
+from .predictors import RIDGE, low_band, solve_ridge
+from .response import Response
 from .rollout import FITTED
 from .trajectory import Trajectory
 
 ELEMENTS = 3 * 2**20  # of all latents and velocities of a run that are kept: 12 MiB in float32
-SPAN = 4  # past velocities that a multistep sampler combines
 CHANGED = "conditionings, guidance or sizes changed in mid-run"
-DETERMINISTIC = 0.2  # of Euler's move outside their span; measured up to 0.09 without added noise and from 0.5 with it
 
 
 @dataclass(frozen=True)
 class Recording:
     """What was kept of one full run of b latents: x [N + 1, b, ...] before each step and at the end, the velocities d
-    [N, b, ...], and where in the latent they lie. Rehearsals need no velocities, which may be None for them.
+    [N, b, ...], and where in the latent they lie. Rehearsals need no velocities, which may be None for them. Where the
+    sampler adds noise, d holds denoised latents.
     """
 
     sigmas: np.ndarray
     x: torch.Tensor
     d: torch.Tensor | None
     patches: Patches
+    response: Response = Response()  # noqa: RUF009
+
+    @property
+    def landings(self) -> "Recording":
+        """Without velocities, for rehearsals: x as where it will have moved the final latent, if the response tells."""
+        if self.response.moves is None:
+            return replace(self, d=None)
+        moves = torch.from_numpy(self.response.moves).to(self.d).view(-1, *[1] * (self.d.ndim - 1))
+        return replace(self, x=torch.cat([self.x[:1], self.x[:1] + torch.cumsum(moves * self.d, 0)]), d=None)
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -63,7 +77,10 @@ class Recorder(CachedRun):
         self._keep(step, x, lambda of: of(d), d.shape)
 
     def evaluated(self, step: int, x, denoised, sigma: float) -> None:
-        self._keep(step, x, lambda of: of(denoised).neg_().add_(of(x)).div_(sigma), denoised.shape)
+        if self.response.astray:
+            self._keep(step, x, lambda of: of(denoised), denoised.shape)
+        else:
+            self._keep(step, x, lambda of: of(denoised).neg_().add_(of(x)).div_(sigma), denoised.shape)
 
     def _keep(self, step: int, x, velocity: Callable, shape) -> None:
         """velocity: from `Patches.of`, what is kept of the velocity, whose shape is `shape`."""
@@ -104,25 +121,7 @@ class Recorder(CachedRun):
         x = torch.cat([x, (x[-1] + moves[-1])[None]])
         if not all(torch.isfinite(part).all() for part in (x, d)):
             raise OTCacheError("the run is not finite (NaN or infinity).")
-        if added_noise(x[:-1], d, self.sigmas) > DETERMINISTIC:
-            raise OTCacheError("the sampler adds noise, and what is predicted then cannot be learnt from one run.")
-        return Recording(self.sigmas, x, d, self._patches)
-
-
-def added_noise(x: torch.Tensor, d: torch.Tensor, sigmas: np.ndarray) -> float:
-    """How much a sampler moves latents x [N, ...] otherwise than along its velocities d [N, ...], a median over steps.
-
-    Of each move the part outside the span of the last velocities, relative to Euler's move: 0 for linear multistep samplers,
-    small for those with stages in between, 1 and more where noise is added.
-    """
-    shares = []
-    for step in range(len(x) - 1):
-        basis = d[max(step + 1 - SPAN, 0) : step + 1].flatten(1).double()
-        move = (x[step + 1] - x[step]).flatten().double()
-        rest = move - basis.T @ torch.linalg.lstsq(basis.T, move[:, None]).solution[:, 0]
-        euler = abs(sigmas[step + 1] - sigmas[step]) * basis[-1].norm()
-        shares.append(float(rest.norm() / euler.clamp(min=torch.finfo(euler.dtype).tiny)))
-    return float(np.median(shares)) if shares else 0.0
+        return Recording(self.sigmas, x, d, self._patches, self.response)
 
 
 @dataclass(frozen=True)
@@ -178,6 +177,7 @@ class Rehearsal(CachedRun):
         )
         self._recording = recording
         self._kept: dict[int, torch.Tensor] = {}  # of the newest evaluations, by step
+        self._landing: torch.Tensor | None = None  # the latent as the recording counts latents
         self._row: np.ndarray | None = None
         self.visits: dict[tuple[int, ...], Visit] = {}
 
@@ -185,22 +185,31 @@ class Rehearsal(CachedRun):
         super().observe(step, d)
         if x.shape != self._recording.patches.shape or step not in self._segment:
             raise OTCacheError("the rehearsal did not go as the recorded run did.")
-        steps = tuple(past for past, _ in self._history)
+        if self.response.astray:
+            return
+        steps, moves = self._steps(), self.response.moves
         self._kept = {past: self._kept[past] for past in steps[1:]} | {step: self._recording.patches.of(d).cpu()}
-        seen = visit(
-            [self._kept[past] for past in steps], self._recording.patches.of(x).cpu(), self._recording.x[step + 1 :]
-        )
+        latent = self._recording.patches.of(x).cpu() if moves is None or self._landing is None else self._landing
+        seen = visit([self._kept[past] for past in steps], latent, self._recording.x[step + 1 :])
         self.visits[steps] = seen
         _, end = self.schedule.segments[self._segment[step]]
         grid = self.sigmas[step : end + 1]
-        prior = prior_weights(self._past(), grid)
-        at, span = end - step - 1, grid[-1] - grid[0]
+        prior, at = prior_weights(self._past(), grid), end - step - 1
+        span = grid[-1] - grid[0] if moves is None else moves[step:end].sum()
         self._row = solve_ridge(seen.gram, seen.moments[:, None, :, at] / span, prior[None], RIDGE).ravel()
+        self._landing = latent
+        self._land(step, self._kept[step])
 
-    def _fitted_slope(self):
-        velocities = [d for _, d in self._history]
-        _, end = self.schedule.segments[self._segment[self._history[0][0]]]
-        grid = self.sigmas[self._history[0][0] : end + 1]
-        if len(grid) == 2:  # between two compute steps (a sampler's stage), as in other runs
-            return torch.zeros_like(velocities[0])
-        return ramp_slope(mean_velocity(self._row, velocities, FITTED.bands), velocities[0], grid)
+    def predict(self, step: int, sigma: float | None = None):
+        d = super().predict(step, sigma)
+        if self.response.moves is not None:
+            self._land(step, self._recording.patches.of(d).cpu())
+        return d
+
+    def _land(self, step: int, velocity: torch.Tensor) -> None:
+        if self.response.moves is not None:
+            self._landing = self._landing + velocity * float(self.response.moves[step])
+
+    def _ramp(self, steps: tuple[int, ...]):
+        segment = super()._ramp(steps)
+        return segment and (self._row, *segment[1:])

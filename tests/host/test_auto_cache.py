@@ -136,7 +136,7 @@ def test_enough_is_enough(host, demo, learnt):
     assert len(lessons(learnt)) == learned.ENOUGH
     assert auto.report.reason == "8 runs like this one were learnt from, and more of them change nothing"
     [known] = learned.recall(learned.model_key(demo.model))
-    assert known.runs == learned.ENOUGH and known.visits
+    assert known.runs == learned.ENOUGH and known.taught
 
 
 def test_this_run_too_adds_and_anew_forgets(host, demo, learnt):

@@ -118,7 +118,7 @@ def test_the_calibration_runs_to_its_picture(host, server):
 
     # "OT Auto Cache uses what was found"
     learned = host.module("nodes.host.learned")
-    assert any(known.visits for known in learned.recall(learned.model_key(model)))
+    assert any(known.taught for known in learned.recall(learned.model_key(model)))
     # "Move the slider and press Run again": all else stays; the slider's end is the full run.
     [slider] = [number for number, node in graph.items() if node["class_type"] == "OTBudgetInterpolate"]
     graph[slider]["inputs"]["budget"] = STEPS

@@ -123,9 +123,9 @@ def simulate(recorded, kappa, path, order, ridge=RIDGE):
     partial = Partial.begin(recorded.steps)
     for step in path[1:]:
         weights, _ = segment_scores(recorded, [partial], order, ridge)
-        partial = partial.extended(step, weights[0, step], recorded.moves, kappa[step])
+        partial = partial.extended(step, weights[0, step], recorded.travelled, kappa[step])
     weights, _ = segment_scores(recorded, [partial], order, ridge)
-    return partial.error_at(recorded.steps, weights[0, -1], recorded.moves)
+    return partial.error_at(recorded.steps, weights[0, -1], recorded.travelled)
 
 
 @ORDERS

@@ -10,22 +10,10 @@ from mixture import MixtureGenerator, linear_sigmas
 from strategies import sigma_grids
 
 from otcache_core.calibration.inner_products import Recorded
+from otcache_core.calibration.learnt_paths import EDGE, at_sigmas, paths, within
 from otcache_core.calibration.lessons import rehearsal_steps
 from otcache_core.calibration.metrics import psnr
-from otcache_core.calibration.solving import (
-    EDGE,
-    STEEP,
-    Sight,
-    at_sigmas,
-    covers,
-    expected_errors,
-    fitted,
-    paths,
-    sights,
-    solve,
-    weights,
-    within,
-)
+from otcache_core.calibration.solving import STEEP, Sight, covers, expected_errors, fitted, sights, solve, weights
 from otcache_core.calibration.statistics import Statistics, of_recording, rehearsed_budgets, summed
 from otcache_core.demo.generator import DemoGenerator, cases
 from otcache_core.errors import OTCacheError
@@ -41,7 +29,7 @@ def lesson(generator, learnt, sigmas, budgets=None) -> Statistics:
     recording = taken(generator, learnt, sigmas)
     known, full = of_recording(recording), recording.x[-1]
     visits, errors = [], {}
-    graph = paths(known.recorded, len(sigmas) // 2)
+    graph = paths(known, len(sigmas) // 2)
     for budget in rehearsed_budgets(known.steps) if budgets is None else budgets:
         rehearsal = Rehearsal(recording, graph[budget])
         landed = drive(rehearsal, generator, learnt)
@@ -79,7 +67,7 @@ def slice_known() -> Statistics:
 
 
 def test_the_recorded_grid_gets_the_graphs_own_paths(known):
-    graph = paths(known.recorded, STEPS)
+    graph = paths(known, STEPS)
     for budget in range(1, STEPS + 1):
         made = solve([known], known.sigmas, budget)
         assert made.compute_steps == graph[budget] and made.budget == budget
@@ -87,7 +75,7 @@ def test_the_recorded_grid_gets_the_graphs_own_paths(known):
 
 
 def test_paths_at_one_budget_do_not_depend_on_the_largest(known):
-    assert all(paths(known.recorded, most).items() <= paths(known.recorded, STEPS).items() for most in (1, 4, 9))
+    assert all(paths(known, most).items() <= paths(known, STEPS).items() for most in (1, 4, 9))
 
 
 @pytest.mark.parametrize("scale", [2.0**-20, 0.1, 3.0, 2.0**20])
@@ -261,7 +249,7 @@ def test_after_evaluations_that_all_but_coincide_nothing_is_multiplied(slice_kno
 def test_moments_are_per_unit_of_sigma_and_straight_between_recorded_points():
     later = np.array([0.6, 0.4, 0.0])
     moments = np.array([[[-0.2, -0.6, -1.0]], [[-0.1, -0.2, -0.3]]])
-    sight = Sight(np.array([0.8, 0.9]), later, Visit(np.zeros((2, 2, 2)), moments, np.zeros((2, 3))))
+    sight = Sight(np.array([0.8, 0.9]), later, later - 0.8, Visit(np.zeros((2, 2, 2)), moments, np.zeros((2, 3))))
     assert sight.moment(-0.2) == pytest.approx(np.array([[1.0], [0.5]]))
     assert sight.moment(-0.1) == pytest.approx(np.array([[1.0], [0.5]]))  # on the way to the first point
     assert sight.moment(-1e-9) == pytest.approx(np.array([[1.0], [0.5]]))

@@ -402,7 +402,7 @@ def test_a_folder_that_cannot_be_written_to_is_our_error(known, tmp_path):
 def test_the_graphs_anchor_carries_every_budget_that_was_learnt(known):
     anchor = anchor_of(known)
     assert [made.budget for made in anchor.prepared] == list(range(2, STEPS // 2 + 1)) and anchor.stage == "anchor"
-    graph = paths(known.recorded, STEPS // 2)
+    graph = paths(known, STEPS // 2)
     assert all(made.compute_steps == graph[made.budget] and made.score > 0 for made in anchor.prepared)
 
 

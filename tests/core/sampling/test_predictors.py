@@ -13,7 +13,7 @@ from otcache_core.sampling.predictors import (
     low_pass,
     mean_velocity,
     mean_velocity_step,
-    ramp_moment,
+    ramp_gain,
     ramp_slope,
 )
 from otcache_core.schedules.extrapolation import extrapolated_mean_weights, extrapolation_weights, prior_weights
@@ -110,7 +110,7 @@ def test_the_ramp_starts_at_the_velocity_and_lands_where_the_mean_does(segment, 
         (following - sigma) * (velocity + (sigma - grid[0]) * slope)
         for sigma, following in zip(grid[:-1], grid[1:], strict=True)
     )
-    bound = float((grid[0] - grid[-1]) ** 2 / abs(ramp_moment(grid)))
+    bound = float(abs((grid[0] - grid[-1]) * ramp_gain(grid)))
     torch.testing.assert_close(landed, mean * (grid[-1] - grid[0]), atol=1e-12 * (1 + bound), rtol=0)
 
 

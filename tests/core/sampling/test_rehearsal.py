@@ -7,12 +7,12 @@ from driving import drive, taken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixture import MixtureGenerator, linear_sigmas
-from strategies import sigma_grids, step_sets
+from strategies import step_sets
 
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.cached_run import CachedRun
 from otcache_core.sampling.predictors import low_pass
-from otcache_core.sampling.rehearsal import DETERMINISTIC, ELEMENTS, Recorder, Rehearsal, added_noise, visit
+from otcache_core.sampling.rehearsal import ELEMENTS, Recorder, Rehearsal, visit
 from otcache_core.sampling.rollout import Rollouts
 from otcache_core.schedules.schedule import HISTORY, make_schedule
 
@@ -166,40 +166,6 @@ def test_a_model_that_answers_zero_teaches_without_fault():
 
 def test_a_run_of_one_step_can_be_recorded():
     assert told(Recorder(np.array([1.0, 0.0])), [0]).recording().trajectories[0].steps == 1
-
-
-@pytest.mark.parametrize("share", [0.5, 1.0, 3.0])
-def test_added_noise_teaches_nothing(generator, share):
-    random = torch.Generator().manual_seed(0)
-    spread = 2.0 * np.abs(np.diff(SIGMAS)) * share  # the velocities' root mean square is about 2 to 3
-
-    def noised(x, step):
-        return x + torch.randn(x.shape, generator=random, dtype=x.dtype) * float(spread[step])
-
-    recorder = Recorder(SIGMAS)
-    drive(recorder, generator, [1], move=noised)
-    assert "adds noise" in reason(recorder)
-
-
-@given(st.data())
-@settings(max_examples=20)
-def test_linear_multistep_samplers_add_no_noise(data):
-    random = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
-    grid = data.draw(sigma_grids(min_steps=2))
-    d = torch.randn(len(grid) - 1, 2, 50, generator=random)
-    x = [torch.randn(2, 50, generator=random) * float(grid[0])]
-    for step in range(len(d) - 1):
-        mix = [1.5, -0.7, 0.2][: min(step + 1, 3)]
-        x.append(x[-1] + float(grid[step + 1] - grid[step]) * sum(w * d[step - k] for k, w in enumerate(mix)))
-    assert added_noise(torch.stack(x), d, grid) < 0.01 < DETERMINISTIC
-
-
-def test_added_noise_is_measured_in_eulers_moves():
-    grid, random = np.linspace(1, 0, 31), torch.Generator().manual_seed(0)
-    d = torch.randn(30, 1, 4000, generator=random)
-    noise = 0.5 * torch.randn(30, 1, 4000, generator=random) / 30
-    x = torch.cat([torch.zeros(1, 1, 4000), torch.cumsum(-d / 30 + noise, 0)[:-1]])
-    assert added_noise(x, d, grid) == pytest.approx(0.5, rel=0.05)
 
 
 # ---- visits

@@ -1,0 +1,98 @@
+"""The compute steps of a run on its own grid, from inner products recorded on another: a graph, solved and moved by sigma."""
+
+from functools import partial
+
+import numpy as np
+
+from ..sampling.rollout import FITTED
+from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
+from .graph import edge_costs, peak_suppressed_paths
+from .inner_products import Recorded
+from .statistics import Statistics
+
+GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large errors, with and without the gains below
+TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
+FEW_STEPS = 30  # runs of no more go without that
+EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
+
+
+def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int, ...]:
+    """The graph's `budget` compute steps for a run on `grid` [M + 1] inside the recorded range.
+
+    Solved on the recorded grid, whose points lie closest, and moved to the run's by sigma. For more evaluations than it has
+    room for: on the run's own grid, or where that is finer, the path with the most room there is read at more quantiles.
+    (Between recorded points velocities are known on straight lines only, where extrapolation looks perfect.)
+    """
+    steps = len(grid) - 1
+    if budget == steps:
+        return tuple(range(steps))
+    inner = within(statistics.recorded, grid)
+    solved = partial(held_paths if statistics.held else fitted_paths, whole=inner.sigmas[0] == statistics.sigmas[0])
+    room = inner.steps // 2
+    if budget > room and steps > inner.steps:
+        known = quantile_function(solved(inner, room)[room], inner.sigmas) if room else quantile_function((0,), grid)
+        return steps_at_budget(known, budget, grid)
+    if budget > room:
+        inner = at_sigmas(statistics.recorded, grid)
+    path = solved(inner, budget)[budget]
+    if np.array_equal(inner.sigmas, grid):
+        return path
+    wanted = np.append(grid[0], np.minimum(inner.sigmas[list(path[1:])], grid[0]))
+    return round_to_steps((grid[0] - np.maximum(wanted, grid[-1])) / (grid[0] - grid[-1]), grid)
+
+
+def paths(statistics: Statistics, most: int) -> dict[int, tuple[int, ...]]:
+    """The graph's own path on the recorded grid at every budget up to `most`."""
+    return (held_paths if statistics.held else fitted_paths)(statistics.recorded, most)
+
+
+def held_paths(denoised: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:
+    """Paths for held denoised latents, from the inner products of recorded ones.
+
+    A held one differs from the model's by D_i - D_k at step i, which moves the latent by h_i / sigma_i times that; norms are
+    added. Sums, not high powers: where noise is added, later evaluations mend what was wrong (measured).
+    """
+    grams, steps, sigmas = denoised.grams.sum(0), denoised.steps, denoised.sigmas
+    squares = np.diagonal(grams)
+    apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * grams, 0.0)) * (-np.diff(sigmas) / sigmas[:-1])
+    costs = np.full((steps, steps, steps + 1), np.inf)
+    for start in range(steps):
+        costs[: max(start, 1), start, start + 1 :] = np.insert(np.cumsum(apart[start, start + 1 :]), 0, 0.0)
+    return peak_suppressed_paths(costs, range(1, most + 1), gamma=1.0)
+
+
+def fitted_paths(recorded: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:
+    """Paths for fitted weights at every budget up to `most`; whole: whether the run begins where the recorded ones did.
+
+    Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier. Runs that
+    begin in the middle, with a single evaluation to predict from, and those of few steps lose by that (measured).
+    """
+    costs, budgets = edge_costs(recorded, FITTED)[0], range(1, most + 1)
+    if not whole or recorded.steps <= FEW_STEPS:
+        return peak_suppressed_paths(costs, budgets, GAMMA_PLAIN)
+    return peak_suppressed_paths(costs, budgets, GAMMA, 1 - TAKEN_BACK * recorded.sigmas / recorded.sigmas[0])
+
+
+def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
+    """The part of `recorded` that a run on `grid` goes through, all recorded points of it."""
+    span = EDGE * (grid[0] - grid[-1])
+    first = int(np.searchsorted(-recorded.sigmas, -grid[0] - span))
+    last = int(np.searchsorted(-recorded.sigmas, -grid[-1] + span, side="right")) - 1
+    if first == 0 and last == recorded.steps:
+        return recorded
+    last = max(last, first + 1)
+    part = slice(first, last)
+    grams, bands = recorded.grams[:, part, part], recorded.bands[..., part, part]
+    return Recorded(recorded.sigmas[first : last + 1], grams, bands, recorded.weights[part])
+
+
+def at_sigmas(recorded: Recorded, grid: np.ndarray) -> Recorded:
+    """What would have been recorded on `grid` [M + 1], velocities interpolated linearly in sigma."""
+    known, count = recorded.sigmas[:-1], recorded.steps
+    places = np.interp(-grid[:-1], -known, np.arange(count))
+    lower = np.minimum(places.astype(int), max(count - 2, 0))
+    rows = np.zeros((len(places), count))
+    rows[np.arange(len(places)), lower] = 1 - (places - lower)
+    rows[np.arange(len(places)), np.minimum(lower + 1, count - 1)] += places - lower
+    moves = rows @ (recorded.weights / np.diff(recorded.sigmas)) * np.diff(grid)
+    return Recorded(grid, rows @ recorded.grams @ rows.T, rows @ recorded.bands @ rows.T, moves)
