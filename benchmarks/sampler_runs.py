@@ -170,7 +170,7 @@ class Of:
 
     def _in_blocks(self, lesson: str, budget: int, output: Callable, blocks: Callable) -> Row:
         (_, reused), (report, samples) = self._ours(output), self._ours(blocks)
-        reason = report.reason or report.level_reason
+        reason = report.reason
         found = {} if reason else {OURS: self._dB(samples), OUTPUT: self._dB(reused)}
         return self._of(lesson, budget, report, level="blocks", reason=reason, found=found)
 

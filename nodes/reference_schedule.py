@@ -105,7 +105,7 @@ class OTReferenceSchedule(io.ComfyNode):
             taught = lesson(generator, setting.cases[few], observed.trajectories[few], origin, known)
             observed.evaluations["lesson"] = (generator.evaluations - before) / len(setting.cases)
             if known:
-                observed.paths[LEARNT] = paths((known + taught).recorded, taught.steps - 1)
+                observed.paths[LEARNT] = paths(known + taught, taught.steps - 1)
             return observed, reference_schedule(generator, observed, settings), seconds, taught
 
         observed, reference, seconds, taught = run_on_model(model, setting, work, tick=progress.tick)
@@ -113,7 +113,8 @@ class OTReferenceSchedule(io.ComfyNode):
             learned.remember(key, taught)
         progress.done()
         shutil.rmtree(folder, ignore_errors=True)  # finished: from here on ComfyUI keeps the result
-        reference = reference.replace(sampler=sampler_name[0], scheduler=scheduler[0])
+        # Whatever sampler gave the grid, weights are fitted to Euler's steps.
+        reference = reference.replace(sampler="euler", scheduler=scheduler[0])
         return io.NodeOutput(reference, Calibration(setting, observed, seconds, *marks), plot(reference, observed))
 
 

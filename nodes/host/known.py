@@ -11,7 +11,7 @@ from ...otcache_core.errors import OTCacheError
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import Schedule, check_sigmas
 from . import learned
-from .suitability import made_on
+from .suitability import made_for_another, made_on, name_of
 
 SAME = 1e-5  # relative: grids that are one
 SOLVED = 32  # schedules that are kept for the grids and budgets in use
@@ -22,8 +22,7 @@ _solved: OrderedDict[tuple, Schedule] = OrderedDict()
 
 def origin_of(guider, sampler) -> Origin:
     """What tells the statistics of a run of `guider` with `sampler` from others of the same model."""
-    name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
-    return origin_at(guider.model_patcher, name.removeprefix("sample_"), float(getattr(guider, "cfg", 1.0)))
+    return origin_at(guider.model_patcher, name_of(sampler), float(getattr(guider, "cfg", 1.0)))
 
 
 def origin_at(model, sampler: str, cfg: float) -> Origin:
@@ -83,8 +82,12 @@ def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int)
 
 
 def with_learnt_weights(schedule: Schedule, guider, sampler, grid: np.ndarray) -> Schedule:
-    """`schedule`, already on `grid`, with fitted weights if nobody fitted any and its model was learnt; else as it is."""
-    if schedule.weights is not None or schedule.stage not in UNFITTED or schedule.budget == schedule.steps:
+    """`schedule`, already on `grid`, with weights learnt of its model with the run's sampler; as it is where that has its own.
+
+    Those are schedules that nobody fitted, and such as were fitted to another sampler.
+    """
+    unfitted = schedule.weights is None and schedule.stage in UNFITTED
+    if schedule.budget == schedule.steps or not unfitted and not made_for_another(schedule, sampler):
         return schedule
     try:
         known = fitting(learned.recall(learned.model_key(guider.model_patcher)), origin_of(guider, sampler), grid)

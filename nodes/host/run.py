@@ -18,10 +18,15 @@ from ...otcache_core.sampling.step_finder import StepFinder
 from .blocks import BlockReuse
 from .run_report import KeptResiduals, Report
 from .sampler_response import sampler_response
-from .suitability import READS_GUIDANCE, check_sampler, learnt, other_model, reads_guidance
+from .suitability import READS_GUIDANCE, check_sampler, learnt, other_model, reads_guidance, suits
 from .time_ranges import time_range, time_ranges
 
 HELD = "the sampler adds noise, so that skipped steps hold the denoised latent"
+NEARER = "the sampler adds noise, and the denoised latent that is held then comes nearer to the full run"
+FOREIGN = (
+    "the weights were fitted to {} and do not suit this sampler, so that skipped steps hold: one run with OT Auto Cache learns "
+    "those of this sampler"
+)
 COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
 
 
@@ -70,11 +75,16 @@ class HostRun:
         if not self._watches:
             return Response()
         response = sampler_response(self._sampler, guider, sigmas, extra_args, noise)
+        schedule = self.cached.schedule
+        if not suits(schedule, self._sampler, response):
+            self.cached = CachedRun(schedule.replace(predictor={"kind": "hold"}, weights=None))
+            self.warning = FOREIGN.format(schedule.sampler or "euler")
+            self.blocks = self.blocks and BlockReuse(self.cached.combines)
         self.cached.suit(response)
-        if self.blocks:
-            self.blocks = BlockReuse(self.cached.combines)
         if response.astray:
-            self.hint = HELD
+            self.note = "; ".join(filter(None, (self.note, HELD)))
+            if self.blocks:
+                self._leave_blocks(NEARER)
         return response
 
     def predict_noise(self, executor, x, timestep, model_options=None, *args, **kwargs):

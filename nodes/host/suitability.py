@@ -7,6 +7,7 @@ import numpy as np
 
 from ...otcache_core.calibration.solving import LEARNT
 from ...otcache_core.errors import OTCacheError
+from ...otcache_core.sampling.response import Response
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import FLOW_TOP, Schedule
 
@@ -15,7 +16,30 @@ ADAPTIVE = ("dpm_adaptive", "dpm_fast")
 READS_GUIDANCE = (
     "the sampler reads the unconditional output with a function of its own around guidance, and a skipped step has none to show"
 )
+EULER, SAME = "euler", 1e-3  # relative: moves that are Euler's
 BEYOND = FLOW_TOP  # as a factor: how far above the schedule's first sigma a run may start
+
+
+def name_of(sampler) -> str:
+    """What tells a SAMPLER from others."""
+    name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
+    return name.removeprefix("sample_")
+
+
+def made_for_another(schedule: Schedule, sampler) -> bool:
+    """Whether the weights of `schedule` were fitted to the steps of another sampler; calibrations fit them to Euler's."""
+    return schedule.weights is not None and (schedule.sampler or EULER) != name_of(sampler)
+
+
+def suits(schedule: Schedule, sampler, response: Response) -> bool:
+    """Whether a run with `sampler` can follow the weights of `schedule`: they are its own, or it does as Euler does.
+
+    So do samplers of several evaluations a step, which come to where Euler's finer steps would (heun: measured).
+    """
+    if response.moves is None or not made_for_another(schedule, sampler):
+        return True
+    euler = np.diff(schedule.sigmas)
+    return schedule.sampler in ("", EULER) and bool(np.abs(response.moves - euler).max() < SAME * np.abs(euler).max())
 
 
 def check_sampler(sampler) -> None:

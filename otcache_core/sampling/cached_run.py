@@ -54,8 +54,6 @@ class CachedRun:
     @property
     def combines(self) -> int:
         """The most evaluations that `coefficients` gives a weight."""
-        if self.response.astray:
-            return 1
         predictor = self.schedule.predictor
         if predictor.kind == "fitted":
             return max(len(row) for row in self.schedule.weights) // predictor.bands
@@ -126,11 +124,10 @@ class CachedRun:
 
         For whoever keeps something else of these evaluations than their velocities, or fewer of them: applied to velocities
         they give `predict`, the rows of two bands each to its band of frequencies. A row may be shorter than `steps`: what it
-        leaves out has no weight. Mean velocities build on predicted ones, of which nothing else exists: the newest is held,
-        as it is where the sampler adds noise.
+        leaves out has no weight. Mean velocities build on predicted ones, of which nothing else exists: the newest is held.
         """
         predictor = self.schedule.predictor
-        if predictor.kind == "mean_velocity" or self.response.astray:
+        if predictor.kind == "mean_velocity":
             return [[1.0]]
         if predictor.kind in ORDERS:
             return [self._extrapolation(sigma, steps)]
