@@ -77,13 +77,19 @@ def plain_steps(sampler: str, budget: int) -> str:
 
 
 def table(new, full, budget: int, rows) -> dict[str, float]:
-    """Prints `rows` of (name, evaluations, samples) beside the samples `full`; returns the mean dB of each."""
+    """Prints `rows` of (name, evaluations, samples) beside the samples `full`; returns the mean dB of each.
+
+    samples: of one run, or a list of those of several alike, whose means are printed too.
+    """
     means = {}
     say(f"\n  {f'{budget} evaluations':34} evaluations      mean     worst")
     for name, evaluations, samples in rows:
-        values = psnr(new.vae, samples, full)
-        means[name] = float(values.mean())
-        say(f"  {name:34} {evaluations:11} {means[name]:9.2f} {float(values.min()):9.2f}")
+        values = [psnr(new.vae, run, full) for run in (samples if isinstance(samples, list) else [samples])]
+        each = [float(value.mean()) for value in values]
+        means[name] = sum(each) / len(each)
+        worst = min(float(value.min()) for value in values)
+        apart = "   means of each: " + ", ".join(f"{mean:.2f}" for mean in sorted(each)) if len(each) > 1 else ""
+        say(f"  {name:34} {evaluations:11} {means[name]:9.2f} {worst:9.2f}{apart}")
     return means
 
 
