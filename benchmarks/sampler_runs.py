@@ -53,10 +53,10 @@ class Bench:
         """`model` as OT Apply Cache gives it."""
         return self.host.module("nodes.host.attach").with_cache(model, schedule, level, on_report)
 
-    def learn(self, sampler: str, steps: int, cfg: float) -> list:
-        """Sample once as a user does, with nothing known of the model; what that taught."""
+    def learn(self, sampler: str, steps: int, cfg: float, budget: int) -> list:
+        """Sample once as a user does who wants `budget`, with nothing known of the model; what that taught."""
         self.know([])
-        model = self.auto(self.one.model, min(budgets(steps)), OUTPUT, lambda report: None)
+        model = self.auto(self.one.model, budget, OUTPUT, lambda report: None)
         self.sample(self.one, model, sampler, steps, cfg, LESSON_SEED)
         learned = self.host.module("nodes.host.learned")
         return learned.recall(learned.model_key(self.one.model))
@@ -71,7 +71,7 @@ class Bench:
 
     def _euler(self, steps: int, cfg: float) -> tuple[list, Callable]:
         """What one run with euler teaches, and the schedule of a budget that this gives."""
-        known = self.learn("euler", steps, cfg)
+        known = self.learn("euler", steps, cfg, min(budgets(steps)))
         solve = self.host.module("otcache_core.calibration.solving").solve
         return known, cache(lambda budget: solve(known, known[0].sigmas, budget))
 
@@ -108,16 +108,18 @@ class Of:
             return lambda model, on_report: bench.cached(model, schedule_of(budget), level, on_report)
 
         for lesson, attach in ((OWN, own), (EULERS, borrowed)):
-            if lesson == OWN:
-                bench.learn(self.sampler, self.steps, self.cfg)
-            elif self.sampler == "euler":
-                continue
-            else:
+            if lesson == EULERS:
+                if self.sampler == "euler":
+                    continue
                 bench.know(known)
             for budget in budgets(self.steps):
+                if lesson == OWN:
+                    bench.learn(self.sampler, self.steps, self.cfg, budget)
                 yield self._row(lesson, budget, attach(budget, OUTPUT))
             if self.sampler in IN_BLOCKS and self.steps == BLOCKS_STEPS:
                 for budget in BLOCKS_BUDGETS:
+                    if lesson == OWN:
+                        bench.learn(self.sampler, self.steps, self.cfg, budget)
                     yield self._in_blocks(lesson, budget, *(attach(budget, level) for level in (OUTPUT, "blocks")))
 
     def _run(self, model):
