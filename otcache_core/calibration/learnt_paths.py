@@ -8,10 +8,11 @@ from ..sampling.rollout import FITTED
 from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import Recorded
-from .statistics import Statistics
+from .statistics import TINY, Statistics
 
 GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large errors, with and without the gains below
 TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
+REST = 0.75  # of a distance: what even steps leave after the last
 FEW_STEPS = 30  # runs of no more go without that
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
 
@@ -26,6 +27,8 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
     steps = len(grid) - 1
     if budget == steps:
         return tuple(range(steps))
+    if statistics.held and evenly(statistics):
+        return even_steps(budget, steps)
     inner = within(statistics.recorded, grid)
     solved = partial(held_paths if statistics.held else fitted_paths, whole=inner.sigmas[0] == statistics.sigmas[0])
     room = inner.steps // 2
@@ -42,8 +45,30 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
 
 
 def paths(statistics: Statistics, most: int) -> dict[int, tuple[int, ...]]:
-    """The graph's own path on the recorded grid at every budget up to `most`."""
+    """The path on the recorded grid at every budget up to `most`: the graph's, or even ones where noise likes them better."""
+    if statistics.held and evenly(statistics):
+        return {budget: even_steps(budget, statistics.steps) for budget in range(1, most + 1)}
     return (held_paths if statistics.held else fitted_paths)(statistics.recorded, most)
+
+
+def even_steps(budget: int, steps: int) -> tuple[int, ...]:
+    """`budget` of N = `steps` at even distances, the last three quarters of a distance before the end.
+
+    Where noise is added and steps are few, they can be better than the graph's, which knows one run's noise too well.
+    """
+    last = steps - REST * steps / budget
+    return tuple(round(number * last / max(budget - 1, 1)) for number in range(budget))
+
+
+def evenly(statistics: Statistics) -> bool:
+    """Whether even steps came nearer than others in the rehearsals, budgets in which both were made taken together."""
+    by_budget: dict[int, dict[bool, float]] = {}
+    for chosen, (error, square) in statistics.rehearsals.items():
+        of = by_budget.setdefault(len(chosen), {})
+        even = chosen == even_steps(len(chosen), statistics.steps)
+        of[even] = min(error / max(square, TINY), of.get(even, np.inf))
+    pairs = [of for of in by_budget.values() if len(of) == 2]
+    return sum(np.log(max(of[True], TINY) / max(of[False], TINY)) for of in pairs) < 0
 
 
 def held_paths(denoised: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:

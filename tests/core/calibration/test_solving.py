@@ -10,7 +10,7 @@ from mixture import MixtureGenerator, linear_sigmas
 from strategies import sigma_grids
 
 from otcache_core.calibration.inner_products import Recorded
-from otcache_core.calibration.learnt_paths import EDGE, at_sigmas, paths, within
+from otcache_core.calibration.learnt_paths import EDGE, at_sigmas, even_steps, evenly, held_paths, paths, within
 from otcache_core.calibration.lessons import rehearsal_steps
 from otcache_core.calibration.metrics import psnr
 from otcache_core.calibration.solving import STEEP, Sight, covers, expected_errors, fitted, sights, solve, weights
@@ -373,3 +373,45 @@ def test_expected_errors_rank_budgets_as_their_real_errors_do(demo, learnt, full
     print(real, expected)
     assert sorted(budgets, key=expected.get) == [b for _, b in sorted(zip(real, budgets, strict=True))]
     assert learnt.errors.keys() == {6, 12}
+
+
+# ---- samplers that add noise
+
+
+@given(st.integers(1, 60), st.data())
+def test_even_steps_are_distinct_and_leave_the_rest(steps, data):
+    budget = data.draw(st.integers(1, steps))
+    chosen = even_steps(budget, steps)
+    assert len(set(chosen)) == budget and chosen[0] == 0 and chosen == tuple(sorted(chosen)) and chosen[-1] < steps
+    assert budget < steps or chosen == tuple(range(steps))
+
+
+def held_lesson(known, better: str) -> Statistics:
+    """`known` as if of a sampler that adds noise, with rehearsals in which the graph's steps or even ones were better."""
+    bare = replace(known, held=True, visits={}, rehearsals={})
+    chosen = {5: rehearsal_steps(bare)[0], 3: paths(bare, 3)[3]}
+    errors = {"graph": (1.0, 4.0), "even": (4.0, 1.0)}[better]
+    made = {steps: (errors[0], 100.0) for steps in chosen.values()}
+    return replace(bare, rehearsals=made | {even_steps(b, STEPS): (errors[1], 100.0) for b in chosen})
+
+
+@pytest.mark.parametrize("better", ["graph", "even"])
+def test_where_noise_is_added_the_steps_that_rehearsed_better_are_taken(known, better):
+    held = held_lesson(known, better)
+    assert evenly(held) == (better == "even") and held.errors == {5: 0.1, 3: 0.1}
+    for budget in (2, 4, 7):
+        made = solve([held], known.sigmas, budget)
+        assert made.predictor.kind == "hold" and made.weights is None and made.budget == budget
+        assert (made.compute_steps == even_steps(budget, STEPS)) == (better == "even")
+    assert [len(steps) for steps in rehearsal_steps(replace(held, rehearsals={}))] == [5, 5]
+
+
+def test_held_paths_need_nothing_where_denoised_latents_do_not_change():
+    """Only the first half of a run changes them: no evaluation is spent on the second."""
+    steps = 10
+    basis = np.eye(steps)
+    basis[5:] = basis[5]
+    gram = (basis @ basis.T)[None]
+    grid = linear_sigmas(steps)
+    for budget in (3, 5):
+        assert max(held_paths(Recorded(grid, gram, gram[None]), budget)[budget]) <= 5
