@@ -200,7 +200,7 @@ def test_another_sampler_does_not_take_what_euler_taught(host, demo, learnt):
         samples, _ = run(host, demo, auto, sampler_name=sampler)
         assert torch.equal(samples, ksampler(host, demo, steps=STEPS, sampler_name=sampler))
         assert auto.report.reason.startswith("learnt from this run")
-    assert len(lessons(learnt)) == 2
+    assert len(lessons(learnt)) == 3
 
 
 def test_the_nearest_guidance_is_used(host, demo, learnt):
