@@ -117,7 +117,7 @@ def test_a_schedule_of_another_model_class_is_followed_with_a_warning(host, demo
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_bounds_are_compared_as_torch_compares_them(host, dtype):
-    rounded = host.module("nodes.host.run").rounded
+    rounded = host.module("nodes.host.time_ranges").rounded
     for level in torch.linspace(0.01, 15, 50).to(dtype):
         for nudge in (-1e-2, -1e-3, -1e-5, -1e-9, 0.0, 1e-9, 1e-5, 1e-3, 1e-2):
             bound = float(level) * (1 + nudge)

@@ -114,7 +114,7 @@ def test_a_latent_that_changes_its_size_in_mid_run_starts_anew(host, demo_small)
                        latent_image=demo_small.latent)[0]["samples"]  # fmt: skip
         assert out.shape[-1] == 16 and out.isfinite().all()
         assert cached.reports[0].evaluations == 4  # 0, 4, 8, and the first of the new size
-        assert cached.reports[0].level == level
+        assert cached.reports[0].level == "output"  # whether such a sampler adds noise cannot be told: it is not chanced
 
 
 def test_a_controlnet_sends_block_reuse_to_the_output(host, demo_small):
