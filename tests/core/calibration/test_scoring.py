@@ -55,6 +55,17 @@ def test_cases_are_run_group_by_group_and_known_ones_not_again(recording):
     assert counted.evaluations == 6
 
 
+def test_iterations_that_take_turns_give_what_one_alone_gives(recording):
+    counted, path = Counted(recording.generator), (0, 3, 7)
+    alone = list(real(recording, fit_cases=1).distances(path))
+    scorer = real(recording, counted, fit_cases=1)
+    first, second = scorer.distances(path), scorer.distances(path)
+    turns = [next(first), next(second), next(second), next(first), next(first), next(second)]
+    assert all(np.array_equal(turns[i], alone[group]) for i, group in enumerate([0, 0, 1, 1, 2, 2]))
+    assert [*first] == [*second] == [] and np.array_equal(list(scorer.distances(path)), alone)
+    assert counted.evaluations == 6  # nothing is run twice
+
+
 def test_a_candidate_that_waits_holds_no_pictures(recording, monkeypatch):
     scorer, alive = real(recording, fit_cases=1), []
     decode = scorer.generator.decode
