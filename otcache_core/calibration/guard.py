@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..schedules.transport import interpolate, steps_on_geodesic
-from .graph import cheapest_neighbours, path_cost
+from .graph import Costs, cheapest_neighbours, path_cost
 from .scoring import Scorer
 
 Steps = tuple[int, ...]
@@ -65,7 +65,7 @@ def guard(
     anchor: Steps,
     reference: Steps,
     paths: dict[str, dict[int, Steps]],
-    costs: np.ndarray,
+    costs: Costs,
     budgets: Sequence[int],
     law: str = "log",
     progress: Callable[[int, int, int, Guarded], None] | None = None,
@@ -87,7 +87,7 @@ def guard(
             proposals.setdefault(paths[name][budget], name)
         here.consider(scorer, proposals, room(share))
         if budget - 1 in found:
-            inserted = cheapest(costs, with_one_more(found[budget - 1].best.steps, costs.shape[1]))
+            inserted = cheapest(costs, with_one_more(found[budget - 1].best.steps, len(costs)))
             here.consider(scorer, dict.fromkeys(inserted, f"B = {budget - 1}, one step more"), room(share))
         # Once only: refining small budgets for longer fitted the calibration cases and lost on others.
         neighbours = cheapest_neighbours(costs, here.best.steps, NEIGHBOURS)
@@ -113,7 +113,7 @@ def geodesic_points(anchor: Steps, reference: Steps, sigmas, budget: int, law: s
     return found
 
 
-def cheapest(costs: np.ndarray, schedules: Sequence[Steps], count: int = 1) -> list[Steps]:
+def cheapest(costs: Costs, schedules: Sequence[Steps], count: int = 1) -> list[Steps]:
     """The `count` schedules of least path cost."""
     return sorted(schedules, key=lambda steps: path_cost(costs, steps))[:count]
 

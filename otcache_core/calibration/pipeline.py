@@ -213,5 +213,6 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     Raises `OTCacheError` for settings that do not fit the grid, no cases, or runs that are not finite.
     """
     settings.check(len(sigmas) - 1)
-    observed = observe(generator, cases, sigmas, settings.gamma, progress)
+    most = max(*settings.budgets, settings.reference_budget, settings.anchor_budget)
+    observed = observe(generator, cases, sigmas, settings.gamma, progress, most=most)
     return prepare(generator, observed, reference_schedule(generator, observed, settings), settings, progress)
