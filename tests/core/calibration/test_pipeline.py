@@ -5,6 +5,8 @@ import pytest
 import torch
 from mixture import Broken, MixtureGenerator, linear_sigmas
 
+from otcache_core.calibration.error_growth import output_gains
+from otcache_core.calibration.graph import peak_suppressed_paths
 from otcache_core.calibration.guard import GUARDED, STATE_AWARE
 from otcache_core.calibration.inner_products import recorded
 from otcache_core.calibration.metrics import DEFAULT, geometric_mean
@@ -371,6 +373,14 @@ def test_recordings_of_another_model_are_made_anew(tmp_path):
         assert torch.equal(a.d, b.d)
 
 
+@pytest.mark.parametrize(("factor", "found"), [(1 + 1e-6, True), (1.003, False)])
+def test_a_recording_is_found_by_its_own_model_but_for_rounding(tmp_path, factor, found):
+    record_cases(MixtureGenerator(), CASES, SIGMAS, folder=tmp_path)
+    counted = Counted(slightly_changed(factor))
+    record_cases(counted, CASES, SIGMAS, folder=tmp_path)
+    assert counted.evaluations == len(CASES) * (1 if found else STEPS + 1)
+
+
 # -- its parts -----------------------------------------------------------------------------------------------
 
 
@@ -388,6 +398,16 @@ def test_graphs_answer_every_budget_without_the_model(done):
     assert len(costs) == STEPS and set(paths) == set(done.result.observed.paths)
     for by_budget in paths.values():
         assert {budget: len(path) for budget, path in by_budget.items()} == {budget: budget for budget in range(1, 7)}
+
+
+def test_one_graph_weighs_edges_by_the_root_of_their_errors_growth(done):
+    """The root: between ignoring that errors grow and trusting one number a step for a whole Jacobian."""
+    seen, kappa = recorded(done.result.observed.trajectories), np.linspace(-2, 6, STEPS)
+    paths, costs = graph_paths(seen, kappa, 8)
+    gains = np.sqrt(output_gains(seen.sigmas, kappa))
+    assert paths["graph, fitted, gains"] == peak_suppressed_paths(costs, range(1, 9), 4.0, gains)
+    assert paths["graph, fitted, gains"] != peak_suppressed_paths(costs, range(1, 9), 4.0, gains**10)
+    assert paths["graph, fitted, gains"] != paths["graph, fitted"]
 
 
 def test_a_budget_that_was_not_solved_is_when_it_is_asked_for(done):

@@ -120,6 +120,20 @@ def test_choose_keeps_candidates_within_the_margin(recording, monkeypatch, margi
     assert scorer.choose(list(table), margin) == (winner, pytest.approx(geometric_mean(table[winner])))
 
 
+@pytest.mark.parametrize(("first", "runs"), [(0.105, 3), (0.115, 1)])
+def test_by_default_choose_drops_what_is_a_tenth_worse_after_one_case(recording, monkeypatch, first, runs):
+    scorer, asked = real(recording, fit_cases=1), []
+    table = {"leader": [0.1, 0.1, 0.1], "other": [first, 0.1, 0.1]}
+
+    def distances(steps):
+        for value in table[steps]:
+            asked.append(steps)
+            yield np.array([value])
+
+    monkeypatch.setattr(scorer, "distances", distances)
+    assert scorer.choose(list(table))[0] == "leader" and asked.count("other") == runs
+
+
 def test_choose_never_drops_what_it_knows_in_full(recording):
     """It may be overtaken on the first cases only."""
     scorer = real(recording, fit_cases=1)
