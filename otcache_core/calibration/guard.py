@@ -67,7 +67,6 @@ def guard(
     paths: dict[str, dict[int, Steps]],
     costs: Costs,
     budgets: Sequence[int],
-    law: str = "log",
     progress: Callable[[int, int, int, Guarded], None] | None = None,
     room: Callable[[float], float] = lambda share: np.inf,
 ) -> dict[int, Guarded]:
@@ -82,7 +81,7 @@ def guard(
     found = {budget: Guarded() for budget in budgets}
     for number, budget in enumerate(budgets, 1):
         here, share = found[budget], RISING * number / len(budgets)
-        proposals = geodesic_points(anchor, reference, scorer.sigmas, budget, law)
+        proposals = geodesic_points(anchor, reference, scorer.sigmas, budget)
         for name in (*GUARDED, STATE_AWARE) if budget <= len(reference) else GUARDED:
             proposals.setdefault(paths[name][budget], name)
         here.consider(scorer, proposals, room(share))
@@ -104,9 +103,9 @@ def guard(
     return found
 
 
-def geodesic_points(anchor: Steps, reference: Steps, sigmas, budget: int, law: str) -> dict[Steps, str]:
+def geodesic_points(anchor: Steps, reference: Steps, sigmas, budget: int) -> dict[Steps, str]:
     """Compute steps at `budget` on a few points of the geodesic, lambda(B) first, with their names."""
-    found = {interpolate(anchor, reference, sigmas, budget, law): "geodesic"}
+    found = {interpolate(anchor, reference, sigmas, budget): "geodesic"}
     if budget <= len(reference):
         for lam in LAMBDAS:
             found.setdefault(steps_on_geodesic(anchor, reference, sigmas, budget, lam), f"geodesic at {lam}")

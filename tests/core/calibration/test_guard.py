@@ -53,7 +53,7 @@ def test_cheapest_is_by_the_graphs_cost(costs):
 
 @pytest.mark.parametrize("budget", range(1, 13))
 def test_points_of_the_geodesic_begin_with_the_interpolation(recording, budget):
-    points = geodesic_points(ANCHOR, REFERENCE, recording.sigmas, budget, "log")
+    points = geodesic_points(ANCHOR, REFERENCE, recording.sigmas, budget)
     assert next(iter(points)) == interpolate(ANCHOR, REFERENCE, recording.sigmas, budget)
     assert next(iter(points.values())) == "geodesic" and all(len(path) == budget for path in points)
     assert len(points) == 1 or budget <= len(REFERENCE)

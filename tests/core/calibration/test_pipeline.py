@@ -194,7 +194,6 @@ def test_a_single_case_and_a_single_budget_are_enough():
         ({"anchor_budget": 0}, "anchor budget is 0, "),
         ({"anchor_budget": 7}, "anchor's budget 7 must be below the reference's budget 7"),
         ({"anchor_budget": 9}, "anchor's budget 9 must be below"),
-        ({"law": "cubic"}, 'law is "cubic"'),
         ({"metric": "fid"}, 'metric is "fid"'),
         ({"trials": 0}, "trials is 0"),
         ({"gamma": 0.5}, "gamma is 0.5"),
