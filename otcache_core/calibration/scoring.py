@@ -16,7 +16,10 @@ from .metrics import DEFAULT, distance, geometric_mean
 from .same_model import Signature, signature
 
 FITTED_CASES = (2, 4)  # at least and at most, of more than one case
-MARGIN = 0.1  # over the root of the cases seen: how much worse than the best a candidate may be and still be run on
+# Over the root of the cases seen: how much worse than the best a candidate may be and still be run on. The guard's evaluations
+# a case at 0.02, 0.1, 0.3 and 10: 505, 546, 594 and 745 (demo model, 6 cases, 20 trials, B = 5 to 20). Of 8 budgets
+# compared on 8 other scenes one differs, B = 15: 39.0 dB up to 0.1, 45.7 at 0.3, 44.7 at 10.
+MARGIN = 0.1
 
 
 class Scorer:

@@ -1,6 +1,7 @@
 """The report page, parsed as a browser would."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -48,6 +49,12 @@ def test_numbers_and_words_of_tables_are_set_apart():
     page = check_page(render("t", "l", [Section("s", [Table("c", ["row", "words", "1"], [["a", "b", 2]], words=(1,))])]))
     assert [cell.get("class") for cell in page.find("td")] == ["left", None]
     assert page.find("th")[-1]["scope"] == "row"
+
+
+def test_numbers_of_tables_are_not_broken_between_lines():
+    page = render("t", "l", [Section("s", [Table("c", ["row", "dB"], [["a", "57.5 (51.2)"]])])])
+    [rule] = re.findall(r"^\.scroll td:not\(\.left\) \{(.*)\}$", page, re.MULTILINE)
+    assert "nowrap" in rule and "scroll" in page.partition("</style>")[2]
 
 
 def test_what_is_no_picture_is_named():
