@@ -228,19 +228,27 @@ def test_undo_knows_of_keys_on_the_strip(open_comfy, vue):
     """One step for each key that was pressed, however long it was held; the strip keeps the focus meanwhile."""
     comfy = open_comfy(vue=vue)
     comfy.load(demo(), "otcache_demo")
-    comfy.run()
+    comfy.page.evaluate("""() => nodeOf("OTBudgetInterpolate").onExecuted({ otcache: [{
+      kind: "budget", asked: {}, metric: "rmse", sigmas: Array.from({ length: 51 }, (_, i) => 1 - i / 50),
+      anchor: [0, 25], reference: [0, 10, 20, 30, 40], prepared: {}, curve: [],
+    }] })""")
     strip = comfy.strip_on(NODE)
     strip.focus()
     for key, expected in (("ArrowRight", 11), ("ArrowRight", 12), ("PageUp", 17)):
         comfy.page.keyboard.press(key)
         assert comfy.budget() == expected
         comfy.settle()
-    # Not before the graph is whole again: the frontend takes no undo while it loads one.
     restored = """() => app.extensionManager.workflow.activeWorkflow.changeTracker.activeState.nodes
       .find(node => node.type === "OTBudgetInterpolate").widgets_values[0]"""
+
+    def undone(expected):
+        assert (comfy.page.evaluate(restored), comfy.budget()) == (expected, expected)
+        return True
+
     for expected in (12, 11, 10):
+        comfy.settle()
         comfy.page.keyboard.press("Control+z")
-        comfy.eventually(lambda expected=expected: comfy.page.evaluate(restored) == expected == comfy.budget())
+        comfy.eventually(lambda expected=expected: undone(expected))
 
 
 @MODES
