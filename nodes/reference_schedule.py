@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..otcache_core.calibration.lessons import lesson
 from ..otcache_core.calibration.pipeline import REFERENCE_BUDGET, Settings, reference_schedule
-from ..otcache_core.calibration.recording import observe
+from ..otcache_core.calibration.recording import Solved, observe
 from ..otcache_core.calibration.solving import LEARNT, paths
 from ..otcache_core.errors import OTCacheError
 from .schema import OTCalibration, OTSchedule, field, schema
@@ -89,6 +89,7 @@ class OTReferenceSchedule(io.ComfyNode):
         settings = Settings(reference_budget=budget[0], gamma=gamma[0], **made_on(model))
         if budget[0] >= len(grid) - 1:
             raise OTCacheError(f"The budget is {budget[0]}, but the run has {len(grid) - 1} steps; choose a smaller budget.")
+        most = max(budget[0], *STRIPS)  # an anchor's budgets lie below; others are solved when they are asked for
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
         marks = model_fingerprint(model), setting.fingerprint()
         key, origin = learned.model_key(model), origin_at(model, "euler", cfg[0])
@@ -97,7 +98,7 @@ class OTReferenceSchedule(io.ComfyNode):
 
         def work(generator):
             begin = time.perf_counter()
-            observed = observe(generator, setting.cases, grid, gamma[0], progress, folder)
+            observed = observe(generator, setting.cases, grid, gamma[0], progress, folder, most)
             seconds = (time.perf_counter() - begin) / max(generator.evaluations, 1)
             # A calibration teaches as ordinary runs do, and begins with what those have taught.
             few = slice(TAUGHT)
@@ -105,7 +106,8 @@ class OTReferenceSchedule(io.ComfyNode):
             taught = lesson(generator, setting.cases[few], observed.trajectories[few], origin, known)
             observed.evaluations["lesson"] = (generator.evaluations - before) / len(setting.cases)
             if known:
-                observed.paths[LEARNT] = paths(known + taught, taught.steps - 1)
+                seen = known + taught
+                observed.paths[LEARNT] = Solved(lambda budgets: paths(seen, max(budgets)), budget[0])
             return observed, reference_schedule(generator, observed, settings), seconds, taught
 
         observed, reference, seconds, taught = run_on_model(model, setting, work, tick=progress.tick)
@@ -124,8 +126,7 @@ def plot(reference, observed):
     from .pictures import figure_image
 
     paths = observed.paths["graph, fitted"]
-    others = [
-        reference.replace(compute_steps=paths[b], weights=None, predictor={"kind": "hold"}) for b in STRIPS if b in paths
-    ]
+    budgets = [budget for budget in STRIPS if budget <= reference.steps]
+    others = [reference.replace(compute_steps=paths[b], weights=None, predictor={"kind": "hold"}) for b in budgets]
     labels = [f"reference, {reference.budget} of {reference.steps}", *(f"graph at {s.budget}" for s in others)]
     return figure_image(schedule_strips([reference, *others], labels))

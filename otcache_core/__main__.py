@@ -78,6 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except OTCacheError as error:
         return complain(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or __package__).startswith(__package__):
+            raise
+        return complain(f'{error.name} is not installed; in OTCache\'s folder, run: pip install ".[standalone]"')
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -53,7 +53,7 @@ class HostRun:
         self._watches = self.cached is not None and self.cached.watches
         self.blocks = None
         if level == "blocks" and self._watches:
-            self.level_reason = _no_blocks(guider.model_options)
+            self.level_reason = _no_blocks(guider)
             self.blocks = None if self.level_reason else BlockReuse(self.cached.combines)
         self._residuals = KeptResiduals()
         self._level = "blocks" if level == "blocks" and not self.level_reason else "output"
@@ -222,8 +222,11 @@ def churned(sigmas: np.ndarray, options: dict) -> list[float] | None:
     return (sigmas * (1 + gamma * inside))[:-1].tolist()
 
 
-def _no_blocks(model_options: dict) -> str:
-    wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
+def _no_blocks(guider) -> str:
+    if guider.model_patcher.get_additional_models_with_key("multigpu"):
+        # Their threads would write into one BlockReuse, and a conditioning's residuals lie on the GPU that it ran on last.
+        return "the model runs on several GPUs"
+    wrappers = guider.model_options.get("transformer_options", {}).get("wrappers", {})
     if COMPILE_KEY in wrappers.get("apply_model", {}):
         return "the model is compiled as a whole"
     return ""

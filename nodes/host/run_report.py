@@ -1,10 +1,17 @@
 """What a run did, in numbers and in one sentence."""
 
+import math
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median, stdev
 
 FEW_STEPS = 12
+OF_A_MEDIAN = (math.pi / 2) ** 0.5  # its standard error over that of the mean, for normal noise
 CHANGED = "conditionings, guidance, LoRA strengths, context windows or sizes changed in mid-run"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 step", "2 steps"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -20,8 +27,8 @@ class KeptResiduals:
         """The same as words, with the memory that all take; "" where nothing is kept."""
         if not self.kept:
             return ""
-        evaluations = f"{self.kept} evaluation" + "s" * (self.kept > 1)
-        text = f"residuals of {evaluations} take {self.kept * self.size / 2**20:.{0 if self.size > 2**24 else 1}f} MiB"
+        size = f"{self.kept * self.size / 2**20:.{0 if self.size > 2**24 else 1}f} MiB"
+        text = f"residuals of {counted(self.kept, 'evaluation')} take {size}"
         if self.kept < self.wanted:
             text += f", since those of {self.wanted} would not fit into the free memory"
         return text
@@ -62,19 +69,30 @@ class Report:
     def measured_speedup(self) -> float | None:
         """Estimated time of the run in full over the time that it took; None when nothing was skipped or measured.
 
-        A skipped evaluation is taken to have cost the median of the computed ones, the first left out where there are more:
-        it pays for warming up.
+        A skipped evaluation is taken to have cost the median of the computed ones, the first left out where there are more: it
+        pays for warming up. Yet no more than their mean, so that no estimate exceeds what is possible, `ideal_speedup`.
         """
+        full, skipped, taken = self._clock
+        return (sum(full) + skipped * min(median(full[1:] or full), mean(full))) / taken if taken else None
+
+    @property
+    def measured_spread(self) -> float | None:
+        """Two standard errors of `measured_speedup`, from how much computed evaluations differ; None below three of them."""
+        full, skipped, taken = self._clock
+        rest = full[1:]
+        return 2 * OF_A_MEDIAN * stdev(rest) / len(rest) ** 0.5 * skipped / taken if taken and len(rest) > 1 else None
+
+    @property
+    def _clock(self) -> tuple[list[float], int, float]:
+        """(seconds of computed evaluations, how many were skipped, seconds of all; 0 where that says nothing)."""
         full = [second for second, computed in zip(self.seconds, self.computed, strict=True) if computed]
-        taken = sum(self.seconds)
-        if len(full) == len(self.seconds) or not full or not taken:
-            return None
-        return (sum(full) + (len(self.seconds) - len(full)) * median(full[1:] or full)) / taken
+        skipped = len(self.seconds) - len(full)
+        return full, skipped, sum(self.seconds) if full and skipped else 0.0
 
     @property
     def text(self) -> str:
         """The report as a line."""
-        parts = [f"{self.evaluations} model evaluations for {self.steps} steps"]
+        parts = [f"{counted(self.evaluations, 'model evaluation')} for {counted(self.steps, 'step')}"]
         if self.asked != self.steps:
             parts.append(f"the sampler asked for {self.asked}")
         if self.reason:
@@ -86,7 +104,8 @@ class Report:
         else:
             speed = f"{self.ideal_speedup:.2f}x faster ideally"
             if self.measured_speedup:
-                speed += f", {self.measured_speedup:.2f}x measured"
+                spread = "" if self.measured_spread is None else f" \u00b1 {self.measured_spread:.2f}"
+                speed += f", {self.measured_speedup:.2f}x{spread} measured"
             parts.append(speed)
             parts.append("transformer blocks reused" if self.level == "blocks" else "model output reused")
             if self.level == "blocks" and self.residuals.text:

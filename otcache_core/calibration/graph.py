@@ -8,7 +8,8 @@ Sources: peak-suppressed shortest path, MeanCache (arXiv 2601.19961); lexicograp
 conditioning on the previous compute step, DPCache (2602.22654); propagating the cached state, OptimalSteps (2503.21774).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -20,6 +21,10 @@ from ..schedules.schedule import HISTORY, Predictor, check_budget
 from .inner_products import Recorded
 
 SPANS = range(7)
+
+Costs = Sequence[np.ndarray]
+"""Costs of all edges: for each start, float64 [max(start, 1), N - start] over the previous compute step (0 at start 0) and j =
+start + 1..N. These are all edges that exist, a sixth of [N, N, N + 1], which at N = 1000 would take 8 GB."""
 
 
 def history_of(start: int, previous: int | None) -> list[int]:
@@ -83,61 +88,64 @@ def edge_costs(
 ):
     """Costs of all edges, root mean square over cases and elements, in units of the latent.
 
-    Returns (costs, spans): costs float64 [N, N, N + 1] over (previous, start, j), inf where no such edge exists; start 0
-    has previous 0. Unconditioned costs assume the coming gap as the previous one. spans int [N, N + 1] holds the best
-    lookback of each edge for "mean_velocity", else zeros. `tick` is called before each of the N starts.
+    Returns (costs, spans): `Costs`, and int [N, N + 1], the best lookback of each edge for "mean_velocity", else zeros.
+    Unconditioned costs assume the coming gap as the previous one. `tick` is called before each of the N starts.
     """
     steps = recorded.steps
-    costs = np.full((steps, steps, steps + 1), np.inf)
+    costs = []
     spans = np.zeros((steps, steps + 1), dtype=int)
     for start in range(steps):
         tick()
+        shape = max(start, 1), steps - start
         if predictor.kind == "mean_velocity":
             errors = [edge_errors(recorded, start, None, predictor, span).mean(1) for span in SPANS if span <= start]
             spans[start, start + 1 :] = np.argmin(errors, axis=0)
-            costs[: max(start, 1), start, start + 1 :] = np.sqrt(np.min(errors, axis=0))
+            costs.append(np.broadcast_to(np.sqrt(np.min(errors, axis=0)), shape))
             continue
-        by_previous = np.concatenate([
+        by_previous = np.sqrt(np.concatenate([
             history_errors(recorded, start, np.array(list(histories)), predictor, ridge).mean(-1)
-            for _, histories in groupby((history_of(start, p) for p in range(max(start, 1))), key=len)
-        ])  # fmt: skip
-        if conditioned:
-            costs[: len(by_previous), start, start + 1 :] = np.sqrt(by_previous)
-        else:
-            for j in range(start + 1, steps + 1):
-                assumed = max(2 * start - j, 0)
-                costs[: len(by_previous), start, j] = np.sqrt(by_previous[assumed][j - start - 1])
+            for _, histories in groupby((history_of(start, p) for p in range(shape[0])), key=len)
+        ]))  # fmt: skip
+        if not conditioned:
+            ends = np.arange(start + 1, steps + 1)
+            assumed = np.maximum(2 * start - ends, 0)
+            by_previous = np.broadcast_to(by_previous[assumed, ends - start - 1], shape)
+        costs.append(by_previous)
     return costs, spans
 
 
-def peak_suppressed_paths(costs: np.ndarray, budgets, gamma: float = 4.0, gains: np.ndarray | None = None) -> dict[int, tuple]:
+def peak_suppressed_paths(costs: Costs, budgets, gamma: float = 4.0, gains: np.ndarray | None = None) -> dict[int, tuple]:
     """For each budget B, the B compute steps that minimise sum over edges of (gains[j] * cost)^gamma.
 
-    costs: as of `edge_costs`; gains: float64 [N + 1], the growth of an error from step j to the end (None for ones).
-    Exact by dynamic programming over (previous, start), O(B N^3). Raises `OTCacheError` for a budget out of range.
+    gains: float64 [N + 1], the growth of an error from step j to the end (None for ones). Exact by dynamic programming over
+    (previous, start), O(B N^3). Raises `OTCacheError` for a budget out of range.
     """
-    steps, budgets = costs.shape[1], list(budgets)
+    steps, budgets = len(costs), list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
     if gamma < 1:
         raise OTCacheError(f"gamma is {gamma}, but must be at least 1; 4 is a good choice.")
-    weighted = costs if gains is None else costs * gains
-    finite = weighted[np.isfinite(weighted)]
-    powers = (weighted / (finite.max() or 1.0)) ** gamma  # scaled, so that high powers neither vanish nor overflow
+    gains = np.ones(steps + 1) if gains is None else gains
+    weighted = [edges * gains[start + 1 :] for start, edges in enumerate(costs)]
+    scale = max(edges.max() for edges in weighted) or 1.0  # so that high powers neither vanish nor overflow
+    powers = [(edges / scale) ** gamma for edges in weighted]
     value = np.full((steps, steps), np.inf)
     value[0, 0] = 0.0
     paths, parents = {}, []
     for count in range(1, top + 1):
         if count in budgets:
-            previous, start = np.unravel_index(np.argmin(value + powers[:, :, steps]), (steps, steps))
+            ended = np.full((steps, steps), np.inf)
+            for start, edges in enumerate(powers):
+                ended[: len(edges), start] = value[: len(edges), start] + edges[:, -1]
+            previous, start = np.unravel_index(np.argmin(ended), ended.shape)
             path = [int(start)]
             for parent in reversed(parents):
                 path.append(int(previous))
                 previous, start = parent[previous, start], previous
             paths[count] = tuple(reversed(path))
         # Next state is (start, j): the best `previous` is forgotten after it has been noted.
-        following, parent = np.full((steps, steps), np.inf), np.zeros((steps, steps), dtype=int)
+        following, parent = np.full((steps, steps), np.inf), np.zeros((steps, steps), dtype=np.int16)
         for start in range(count - 1, steps - 1):
-            total = value[: max(start, 1), start, None] + powers[: max(start, 1), start, start + 1 : steps]
+            total = value[: len(powers[start]), start, None] + powers[start][:, :-1]
             parent[start, start + 1 :] = np.argmin(total, axis=0)
             following[start, start + 1 :] = np.min(total, axis=0)
         parents.append(parent)
@@ -145,15 +153,17 @@ def peak_suppressed_paths(costs: np.ndarray, budgets, gamma: float = 4.0, gains:
     return paths
 
 
-def minimax_paths(costs: np.ndarray, budgets) -> dict[int, tuple]:
+def minimax_paths(costs: Costs, budgets) -> dict[int, tuple]:
     """For each budget, the path whose falling list of edge costs is lexicographically smallest (LeMiCa), exact.
 
-    costs: first-order, float64 [N, N, N + 1] with the same value for every `previous`. Adding one edge keeps the order
-    of two sorted lists, so dynamic programming over (count, step) is exact.
+    costs: first-order, with the same value for every `previous`. Adding one edge keeps the order of two sorted lists, so
+    dynamic programming over (count, step) is exact.
     """
-    steps, budgets = costs.shape[1], list(budgets)
+    steps, budgets = len(costs), list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
-    edges = costs[0]
+    edges = np.full((steps, steps + 1), np.inf)
+    for start, by_previous in enumerate(costs):
+        edges[start, start + 1 :] = by_previous[0]
     peaks = {0: np.empty(0)}  # the falling list of the best path to each step, and that path
     routes = {0: (0,)}
     paths = {}
@@ -185,17 +195,15 @@ def lexicographic_best(peaks: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return alive.argmax(axis=0)
 
 
-def path_cost(costs: np.ndarray, compute_steps) -> float:
-    """Root of the summed squared edge costs of a path, with `costs` as of `edge_costs`."""
-    steps = costs.shape[1]
-    previous = (0, *compute_steps[:-1])
-    following = (*compute_steps[1:], steps)
-    return float(np.sqrt(np.sum(costs[list(previous), list(compute_steps), list(following)] ** 2)))
+def path_cost(costs: Costs, compute_steps) -> float:
+    """Root of the summed squared edge costs of a path."""
+    edges = zip((0, *compute_steps[:-1]), compute_steps, (*compute_steps[1:], len(costs)), strict=True)
+    return math.sqrt(sum(costs[start][previous, j - start - 1] ** 2 for previous, start, j in edges))
 
 
-def cheapest_neighbours(costs: np.ndarray, compute_steps, count: int, reach: int = 2) -> list[tuple[int, ...]]:
+def cheapest_neighbours(costs: Costs, compute_steps, count: int, reach: int = 2) -> list[tuple[int, ...]]:
     """The `count` schedules of least path cost among those that shift one step of `compute_steps` by up to `reach`."""
-    steps, path = costs.shape[1], tuple(compute_steps)
+    steps, path = len(costs), tuple(compute_steps)
     found = set()
     for k in range(1, len(path)):
         for shift in range(-reach, reach + 1):

@@ -80,9 +80,8 @@ def held_paths(denoised: Recorded, most: int, whole: bool = True) -> dict[int, t
     grams, steps, sigmas = denoised.grams.sum(0), denoised.steps, denoised.sigmas
     squares = np.diagonal(grams)
     apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * grams, 0.0)) * (-np.diff(sigmas) / sigmas[:-1])
-    costs = np.full((steps, steps, steps + 1), np.inf)
-    for start in range(steps):
-        costs[: max(start, 1), start, start + 1 :] = np.insert(np.cumsum(apart[start, start + 1 :]), 0, 0.0)
+    held = [np.insert(np.cumsum(apart[start, start + 1 :]), 0, 0.0) for start in range(steps)]
+    costs = [np.broadcast_to(edges, (max(start, 1), len(edges))) for start, edges in enumerate(held)]
     return peak_suppressed_paths(costs, range(1, most + 1), gamma=1.0)
 
 

@@ -45,7 +45,6 @@ class Settings:
     allowance: float = ALLOWANCE
     gamma: float = 4.0
     metric: str = DEFAULT
-    law: str = "log"
     seed: int = 0
     storage: str | None = None
     memory: str | None = None
@@ -58,7 +57,7 @@ class Settings:
         """Raise `OTCacheError` unless every budget fits a run of `steps` steps."""
         check_budget(self.reference_budget, steps, "reference budget")
         check_budget(self.anchor_budget, steps, "anchor budget")
-        budget_to_lambda(self.anchor_budget, self.anchor_budget, self.reference_budget, self.law)
+        budget_to_lambda(self.anchor_budget, self.anchor_budget, self.reference_budget)
         for budget in self.budgets:
             check_budget(budget, steps)
         check_metric(self.metric)
@@ -181,7 +180,7 @@ def prepare(
     final = SHARED * (sum(settings.budgets) + len(anchor)) if scorer.fits_some else 0
     begin, allowance = meter.total, settings.allowance * (len(grid) - 1) - final - meter.total
     guarded = guard(
-        scorer, anchor, reference.compute_steps, observed.paths, observed.costs, settings.budgets, settings.law,
+        scorer, anchor, reference.compute_steps, observed.paths, observed.costs, settings.budgets,
         guarded_at, lambda share: begin + share * allowance - meter.total,
     )  # fmt: skip
     meter.lap("guard")
@@ -213,5 +212,6 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     Raises `OTCacheError` for settings that do not fit the grid, no cases, or runs that are not finite.
     """
     settings.check(len(sigmas) - 1)
-    observed = observe(generator, cases, sigmas, settings.gamma, progress)
+    most = max(*settings.budgets, settings.reference_budget, settings.anchor_budget)
+    observed = observe(generator, cases, sigmas, settings.gamma, progress, most=most)
     return prepare(generator, observed, reference_schedule(generator, observed, settings), settings, progress)

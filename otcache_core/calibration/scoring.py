@@ -16,7 +16,10 @@ from .metrics import DEFAULT, distance, geometric_mean
 from .same_model import Signature, signature
 
 FITTED_CASES = (2, 4)  # at least and at most, of more than one case
-MARGIN = 0.1  # over the root of the cases seen: how much worse than the best a candidate may be and still be run on
+# Over the root of the cases seen: how much worse than the best a candidate may be and still be run on. The guard's evaluations
+# a case at 0.02, 0.1, 0.3 and 10: 505, 546, 594 and 745 (demo model, 6 cases, 20 trials, B = 5 to 20). Of 8 budgets
+# compared on 8 other scenes one differs, B = 15: 39.0 dB up to 0.1, 45.7 at 0.3, 44.7 at 10.
+MARGIN = 0.1
 
 
 class Scorer:
@@ -87,20 +90,20 @@ class Scorer:
         """Distances float64 [cases of the group], one group after the other; what is known is not run again."""
         steps = tuple(steps)
         known = self._seen.setdefault(steps, [])
-        yield from list(known)
-        for group, reference in list(zip(self.groups, self._references, strict=True))[len(known) :]:
-            if (remembered := self.memo.get([steps, len(known)])) is None:
-                latents, rows = group.run(steps, self._rows.get(steps))
-                pictures = self.generator.decode(latents)
-                if not known:
-                    self._shown = steps, pictures[0].to("cpu", copy=True)
-                remembered = [self.metric(pictures, reference).tolist(), rows]
-                del pictures  # this generator may wait for long, and they may lie in the device's memory
-                self.memo.put([steps, len(known)], remembered)
-            distances, rows = remembered
-            self._rows.setdefault(steps, tuple(map(tuple, rows)))
-            known.append(np.asarray(distances, dtype=np.float64))
-            yield known[-1]
+        for number, (group, reference) in enumerate(zip(self.groups, self._references, strict=True)):
+            if number >= len(known):  # asked anew each time: another iteration may have gone on while this one waited
+                if (remembered := self.memo.get([steps, number])) is None:
+                    latents, rows = group.run(steps, self._rows.get(steps))
+                    pictures = self.generator.decode(latents)
+                    if not number:
+                        self._shown = steps, pictures[0].to("cpu", copy=True)
+                    remembered = [self.metric(pictures, reference).tolist(), rows]
+                    del pictures  # this generator may wait for long, and they may lie in the device's memory
+                    self.memo.put([steps, number], remembered)
+                distances, rows = remembered
+                self._rows.setdefault(steps, tuple(map(tuple, rows)))
+                known[number : number + 1] = [np.asarray(distances, dtype=np.float64)]
+            yield known[number]
 
     def score(self, steps: Sequence[int]) -> float:
         """Geometric mean of the distances over all cases."""

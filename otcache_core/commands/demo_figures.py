@@ -34,8 +34,7 @@ def draw_figures(results: Results) -> dict[str, bytes]:
     shown = [calibrated.schedules[budget] for budget in budgets]
     ends = calibrated.anchor, calibrated.reference
     labels = [f"anchor, B = {ends[0].budget}", f"reference, B = {ends[1].budget}", *(f"B = {b}" for b in budgets)]
-    law = results.plan.settings.law
-    lambdas = [budget_to_lambda(budget, ends[0].budget, ends[1].budget, law) for budget in budgets]
+    lambdas = [budget_to_lambda(budget, ends[0].budget, ends[1].budget) for budget in budgets]
     return {
         "overview": png_bytes(to_image(overview_figure(results)), levels=86),  # for the README: under 400 kB
         "schedules": to_png(schedule_strips([*ends, *shown], labels)),

@@ -23,7 +23,7 @@ def demo_search(budget: int, trials: int, count: int, seed: int, storage: str | 
     generator = load_generator()
     grid, cases = generator.sigmas(), demo_cases(count, CALIBRATION_SEED)
     check_budget(budget, len(grid) - 1)
-    observed = observe(generator, cases, grid, progress=bars)
+    observed = observe(generator, cases, grid, progress=bars, most=budget)
     scorer = Scorer(generator, cases, observed.trajectories)
     steps, score = search_steps(
         scorer, budget, trials, search_starts(observed.paths, budget, grid), seed, storage, MODEL,

@@ -1,7 +1,7 @@
 """How figures look, and how they become pictures: the one place for fonts, colours and lines.
 
 matplotlib and Pillow are imported when a figure is made, never before. Figures are drawn without pyplot, so nothing global
-is kept. While one is made, matplotlib's settings are changed for the whole process, by one thread of ours at a time.
+is kept. While one is made or drawn, matplotlib's settings are changed for the whole process, by one thread of ours at a time.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _settings = RLock()
 
 
 def styled(draw):
-    """Let `draw` make its figure under `STYLE`."""
+    """Let `draw`, which makes a figure or a picture of one, do it under `STYLE`."""
     @wraps(draw)
     def drawn(*args, **kwargs):
-        from matplotlib import rc_context
+        from matplotlib import style
 
-        with _settings, rc_context(STYLE):
+        with _settings, style.context(["default", STYLE]):  # the user's own matplotlibrc counts for nothing
             return draw(*args, **kwargs)
 
     return drawn
@@ -65,6 +65,7 @@ def to_image(figure: Figure) -> np.ndarray:
     return np.asarray(to_picture(figure)).astype(np.float32) / 255
 
 
+@styled  # matplotlib makes ticks and their labels only now
 def to_picture(figure: Figure) -> Image:
     """The figure as an RGB picture of Pillow's."""
     from PIL import Image

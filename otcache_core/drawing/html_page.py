@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OTCacheError
-from ..files import write_text
 
 STYLE = Path(__file__).with_name("html_page.css")
 KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
@@ -59,14 +58,8 @@ class Section:
     blocks: Sequence[str | Figure | Table | Grid]
 
 
-def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Section], footer: str = "") -> None:
-    """Write the page, whole or not at all; raises `OTCacheError` when it cannot be written or a picture is neither PNG
-    nor JPEG."""
-    write_text(path, render(title, lead, sections, footer))
-
-
 def render(title: str, lead: str, sections: Sequence[Section], footer: str = "") -> str:
-    """The page as text; see `write_report`."""
+    """The page as text; raises `OTCacheError` when a picture is neither PNG nor JPEG."""
     body = "\n".join(_section(section) for section in sections)
     links = "".join(f'<a href="#{_anchor(s.title)}">{text(s.title)}</a>' for s in sections)
     return f"""<!DOCTYPE html>

@@ -36,6 +36,7 @@ def run_strip(report) -> dict:
         "seconds": [_rounded(second) for second in report.seconds],
         "ideal": _rounded(report.ideal_speedup),
         "measured": _rounded(report.measured_speedup),
+        "spread": _rounded(report.measured_spread),
         "level": report.level,
         "reason": report.reason,
         "level_reason": report.level_reason,

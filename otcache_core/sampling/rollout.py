@@ -192,14 +192,3 @@ class Rollouts:
             row = fit_weights(node.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands)
         row = tuple(float(w) for w in row)
         return node.x + mean_velocity(row, node.d, self.predictor.bands) * span, (*node.rows, row)
-
-
-def refit(schedule: Schedule, rollouts: Rollouts) -> Schedule:
-    """`schedule` with weights fitted anew on recorded runs: what to do after re-timing when trajectories are at hand.
-
-    Raises `OTCacheError` when the runs were recorded on another grid.
-    """
-    if not np.array_equal(rollouts.sigmas, schedule.sigmas):
-        raise OTCacheError("The runs were recorded on another sigma grid than the schedule's; re-time the schedule to theirs.")
-    _, rows = rollouts.run(schedule.compute_steps)
-    return schedule.replace(predictor=rollouts.predictor, weights=rows, spans=None)

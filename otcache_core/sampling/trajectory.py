@@ -1,6 +1,7 @@
 """What a full run recorded, kept within a memory limit."""
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from ..errors import OTCacheError
 from ..files import written_whole
 from ..schedules.schedule import check_sigmas
 from .predictors import low_band
+
+AT_ONCE = 2**21  # elements in double precision, 16 MiB: larger pieces are no faster
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,23 @@ def gram_matrices(trajectories: Sequence[Trajectory], bands: int = 1) -> np.ndar
     for trajectory in trajectories:
         if not np.array_equal(trajectory.sigmas, grid):
             raise OTCacheError("The calibration cases were recorded on different sigma grids; use one grid for all of them.")
-        velocities = trajectory.d.double()
-        low = low_band(velocities) if bands == 2 else None
-        parts = [velocities] if low is None else [low, velocities - low]
-        grams.append([(flat @ flat.T / flat.shape[1]).numpy(force=True) for flat in (part.flatten(1) for part in parts)])
+        grams.append(band_grams(trajectory.d, bands))
     return np.stack(grams, axis=1)
+
+
+def band_grams(velocities: torch.Tensor, bands: int) -> np.ndarray:
+    """`gram_matrices` of one run's velocities [N, *latent], float64 [bands, N, N].
+
+    Some pictures at a time: all of them in double precision, and again by band, would take several times their own memory.
+    """
+    pictures = velocities.shape[-2:] if velocities.ndim >= 4 else ()  # as `low_band` has it
+    parts = velocities.reshape(len(velocities), -1, *pictures)
+    at_once = max(AT_ONCE // (len(velocities) * math.prod(pictures)), 1)
+    total = torch.zeros(bands, len(velocities), len(velocities), dtype=torch.float64, device=velocities.device)
+    for part in parts.split(at_once, dim=1):
+        whole = part.double()
+        low = low_band(whole) if bands == 2 else None
+        for gram, band in zip(total, [whole] if low is None else [low, whole - low], strict=True):
+            flat = band.flatten(1)
+            gram += flat @ flat.T
+    return (total / velocities[0].numel()).numpy(force=True)

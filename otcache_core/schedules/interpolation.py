@@ -22,7 +22,7 @@ def known_schedules(reference: Schedule, anchor: Schedule) -> tuple[Schedule, li
     return retime(anchor, reference.sigmas), [retime(schedule, reference.sigmas) for schedule in anchor.prepared]
 
 
-def schedule_at(reference: Schedule, anchor: Schedule, budget: int, law: str = "log") -> Schedule:
+def schedule_at(reference: Schedule, anchor: Schedule, budget: int) -> Schedule:
     """The schedule of `budget` evaluations on the reference's grid.
 
     Schedules that the anchor carries as prepared have been judged and come first, then anchor and reference themselves.
@@ -38,7 +38,7 @@ def schedule_at(reference: Schedule, anchor: Schedule, budget: int, law: str = "
         return known[budget]
     steps = tuple(range(reference.steps))
     if budget < reference.steps:
-        steps = interpolate(inner.compute_steps, reference.compute_steps, grid, budget, law)
+        steps = interpolate(inner.compute_steps, reference.compute_steps, grid, budget)
     nearest = min(known.values(), key=lambda s: abs(np.log(s.budget / budget)))
     return moved(
         nearest, grid, steps, segments_at(nearest, grid[list(steps)]),

@@ -7,13 +7,12 @@ Transport, Remark 2.30), so piecewise linear quantile functions stay piecewise l
 """
 
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 
 from ..errors import OTCacheError
 from .schedule import check_budget, trajectory_time
-
-LAWS = ("log", "linear", "inverse")
 
 
 @dataclass(frozen=True)
@@ -92,18 +91,14 @@ def steps_at_budget(warp: Warp, budget: int, sigmas) -> tuple[int, ...]:
     return round_to_steps(warp(np.arange(budget) / budget), sigmas)
 
 
-def budget_to_lambda(budget: float, anchor: int, reference: int, law: str = "log") -> float:
-    """Position of `budget` on the geodesic from anchor (0) to reference (1).
+def budget_to_lambda(budget: float, anchor: int, reference: int) -> float:
+    """Position of `budget` on the geodesic from anchor (0) to reference (1): gaps between steps change by equal ratios.
 
-    law: "log" (gaps between steps change by equal ratios), "linear" in B, or "inverse" (linear in the gap 1 / B).
-    Raises `OTCacheError` when anchor >= reference, or the law is unknown.
+    Raises `OTCacheError` when anchor >= reference.
     """
     if anchor >= reference:
         raise OTCacheError(f"The anchor's budget {anchor} must be below the reference's budget {reference}; raise the latter.")
-    if law not in LAWS:
-        raise OTCacheError(f'law is "{law}", but must be one of {", ".join(LAWS)}.')
-    scale = {"log": np.log, "linear": float, "inverse": lambda b: -1.0 / b}[law]
-    return float((scale(budget) - scale(anchor)) / (scale(reference) - scale(anchor)))
+    return (log(budget) - log(anchor)) / (log(reference) - log(anchor))
 
 
 def steps_on_geodesic(anchor, reference, sigmas, budget: int, lam: float) -> tuple[int, ...]:
@@ -112,10 +107,10 @@ def steps_on_geodesic(anchor, reference, sigmas, budget: int, lam: float) -> tup
     return steps_at_budget(warp, budget, sigmas)
 
 
-def interpolate(anchor, reference, sigmas, budget: int, law: str = "log") -> tuple[int, ...]:
-    """The compute steps that the geodesic from anchor to reference has at `budget`, lambda(B) by `law`.
+def interpolate(anchor, reference, sigmas, budget: int) -> tuple[int, ...]:
+    """The compute steps that the geodesic from anchor to reference has at `budget`.
 
     Beyond the reference's budget its warp is only resampled; below the anchor's the geodesic is extended.
     """
-    lam = min(budget_to_lambda(budget, len(anchor), len(reference), law), 1.0)
+    lam = min(budget_to_lambda(budget, len(anchor), len(reference)), 1.0)
     return steps_on_geodesic(anchor, reference, sigmas, budget, lam)

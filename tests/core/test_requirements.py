@@ -1,4 +1,4 @@
-"""The three lists of requirements say the same."""
+"""The lists of requirements say the same."""
 
 from pathlib import Path
 
@@ -20,7 +20,22 @@ def test_the_standalone_file_is_complete_but_for_lpips():
     assert not {"lpips", "torchvision"} & {requirement.name for requirement in alone}
 
 
-def test_the_project_names_the_packs_requirements():
+@pytest.fixture
+def project():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_the_project_names_the_packs_requirements(project):
     assert {Requirement(line) for line in project["dependencies"]} == listed("requirements.txt")
+
+
+def test_the_extra_adds_what_the_library_needs_without_comfyui(project):
+    """And only there: ComfyUI must not be made to install another torch."""
+    extra = {one.name: one for one in map(Requirement, project["optional-dependencies"]["standalone"])}
+    file = {one.name: one for one in listed("requirements-standalone.txt")}
+    pack = {one.name for one in listed("requirements.txt")}
+    assert set(extra) == set(file) - pack and not set(extra) & pack
+    [pinned] = file["torch"].specifier
+    assert extra.pop("torch").specifier.contains(pinned.version) and pinned.operator == "=="
+    assert all(file[name] == requirement for name, requirement in extra.items())

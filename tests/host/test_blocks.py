@@ -145,6 +145,16 @@ def test_residuals_that_do_not_fit_are_fewer_and_the_report_says_so(host, demo_s
     assert words in caplog.text and caplog.text.index(words) < caplog.text.index("model evaluations for")
 
 
+def test_blocks_are_not_reused_on_several_gpus(host, demo_small):
+    """Each GPU's thread would write into the residuals of all."""
+    model = demo_small.model.clone()
+    model.set_additional_models("multigpu", [demo_small.model.clone()])
+    cached = Cached(host, model, make_schedule(host, 12, 4), "blocks")
+    ksampler(host, demo_small, cached.model)
+    report, = cached.reports
+    assert (report.level, report.evaluations) == ("output", 4) and "several GPUs" in report.level_reason
+
+
 def test_what_is_free_is_what_the_next_pass_does_not_need(host, demo_small, monkeypatch):
     import comfy.model_management as management
 

@@ -156,7 +156,12 @@ def test_a_model_compiled_as_a_whole_keeps_its_blocks(host, demo_small):
     compiled, = host.run("TorchCompileModel", model=model, backend="eager")
     run = host.module("nodes.host.run")
     options = {"transformer_options": {"wrappers": compiled.wrappers}}
-    assert "compiled" in run._no_blocks(options) and not run._no_blocks({"transformer_options": {"wrappers": model.wrappers}})
+
+    def guider(options):
+        return SimpleNamespace(model_options=options, model_patcher=model)
+
+    assert "compiled" in run._no_blocks(guider(options))
+    assert not run._no_blocks(guider({"transformer_options": {"wrappers": model.wrappers}}))
 
 
 @pytest.mark.parametrize("level", ["output", "blocks"])

@@ -69,6 +69,8 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(server, de
     assert {path.stem for path in DOCS.glob("*.md")} == set(definitions)
     for name, node in definitions.items():
         page = server.get(f"/extensions/otcache/docs/{name}.md").decode()
+        # Asked for first where the language is English; the other one is for languages that have no page of their own.
+        assert server.get(f"/extensions/otcache/docs/{name}/en.md").decode() == page
         assert page.startswith(f"# {node['display_name']}\n")
         rows = re.findall(r"^\| \*\*(.+?)\*\*", page, re.MULTILINE)
         assert rows == [*node["inputs"], *(output["name"] for output in node["outputs"].values())]

@@ -134,6 +134,9 @@ describe("words", () => {
   it("sets measured beside ideal speed-up, and says why a run was computed in full", () => {
     const run = { evaluations: 10, computed: new Array(50).fill(0), ideal: 5, measured: 4.62, level: "output", reason: "" }
     expect(runLabels(en, run).head).toBe("10 of 50 evaluations, 5x ideal, 4.6x measured")
+    expect(runLabels(en, { ...run, spread: 0.21 }).head).toBe("10 of 50 evaluations, 5x ideal, 4.6x ± 0.2 measured")
+    expect(runLabels(en, { ...run, spread: 0.01 }).head).toMatch(", 4.6x measured")
+    expect(runLabels(wordsFor("zh"), { ...run, spread: 0.21 }).head).toMatch("实测 4.6x ± 0.2".replace("x", ""))
     const full = { ...run, evaluations: 50, ideal: 1, measured: null, reason: "this sampler chooses its own noise levels" }
     expect(runLabels(en, full)).toEqual({
       head: "50 of 50 evaluations, nothing is skipped", foot: "computed in full: this sampler chooses its own noise levels",

@@ -2,6 +2,7 @@
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
 import { labelChoices } from "./otcache/choices.mjs"
+import { colourLinks } from "./otcache/colours.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
 import { BY_HAND } from "./otcache/schedule.mjs"
 import { heightOf, Strip } from "./otcache/strip.mjs"
@@ -58,11 +59,21 @@ function addStrip(node) {
   const size = node.computeSize()
   node.setSize([Math.max(node.size[0], size[0], WIDTH), Math.max(node.size[1], size[1])])
 
-  if (kind === "budget") followWidgets(node, strip)
+  if (kind === "budget") {
+    followWidgets(node, strip)
+    // The frontend waits for the "change" event of whatever has the focus, which is for inputs: undo would not know of our keys.
+    for (const event of ["keyup", "blur"]) strip.element.addEventListener(event, noteForUndo)
+  }
   after(node, "onExecuted", (output) => take(node, output))
   strip.element.addEventListener("wheel", (event) => {
     if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event) // zoom as elsewhere on a node
   })
+}
+
+/** Let the frontend look at the graph: what has changed since it last did is one step of undo. */
+function noteForUndo() {
+  app.canvas.emitBeforeChange?.()
+  app.canvas.emitAfterChange?.()
 }
 
 function followWidgets(node, strip) {
@@ -187,6 +198,7 @@ app.registerExtension({
     sheet.rel = "stylesheet"
     sheet.href = new URL("./otcache/strip.css", import.meta.url).href
     document.head.append(sheet)
+    colourLinks(app.canvas)
     api.addEventListener("progress_state", ({ detail }) => showProgress(detail.nodes))
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, () => showProgress(null))

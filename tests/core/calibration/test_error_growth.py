@@ -73,6 +73,30 @@ def test_growth_rates_follow_a_changing_kappa():
     assert np.allclose(estimate[4:56], rates(generator, sigmas)[4:56], atol=0.1)
 
 
+def test_growth_rates_smooth_the_noise_of_single_steps():
+    sigmas, steps = np.linspace(1, 0, 61), tuple(range(0, 60, 2))
+    generator = LinearFlow(lambda sigma: -1)
+    runs, _ = recordings(generator, sigmas=sigmas)
+    x, d, recorded_x, recorded_d = rollout(generator, steps, runs, sigmas=sigmas)
+    noise = torch.Generator().manual_seed(0)
+    noisy = [v + 0.5 * torch.randn(1, generator=noise) * (a - b) for v, a, b in zip(d, x, recorded_x, strict=True)]
+    raw, smooth = (
+        np.abs(growth_rates(sigmas, steps, x, noisy, recorded_x, recorded_d, **options) + 1).mean()
+        for options in ({"smooth": 1e-9}, {})
+    )
+    assert smooth < 0.6 * raw
+
+
+def test_growth_rates_of_single_precision_are_summed_in_double():
+    """Over the elements of a video a float32 sum loses what tells growth from none."""
+    random = np.random.default_rng(0)
+    error, change = random.normal(size=(2, 1, 200_000)).astype(np.float32)
+    x, d, zero = torch.from_numpy(error), torch.from_numpy(change), torch.zeros(1, 200_000)
+    estimate = growth_rates([1.0, 0.0], (0,), [x], [d], [zero], [zero])
+    error, change = error.astype(np.float64), change.astype(np.float64)
+    assert estimate == pytest.approx([(error * change).sum() / (error**2).sum()], rel=1e-9)
+
+
 def test_a_rollout_without_any_error_gives_no_growth():
     generator = LinearFlow()
     runs, _ = recordings(generator)

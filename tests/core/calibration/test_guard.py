@@ -53,7 +53,7 @@ def test_cheapest_is_by_the_graphs_cost(costs):
 
 @pytest.mark.parametrize("budget", range(1, 13))
 def test_points_of_the_geodesic_begin_with_the_interpolation(recording, budget):
-    points = geodesic_points(ANCHOR, REFERENCE, recording.sigmas, budget, "log")
+    points = geodesic_points(ANCHOR, REFERENCE, recording.sigmas, budget)
     assert next(iter(points)) == interpolate(ANCHOR, REFERENCE, recording.sigmas, budget)
     assert next(iter(points.values())) == "geodesic" and all(len(path) == budget for path in points)
     assert len(points) == 1 or budget <= len(REFERENCE)
@@ -98,6 +98,17 @@ def test_the_guard_asks_for_no_more_than_it_is_given(recording, scorer, costs, a
     assert spent() <= max(allowance, sum(budgets))
     tried = sum(len(here.candidates) for here in found.values())
     assert tried == 3 if allowance == 0 else tried > 3
+
+
+def test_the_rising_sweep_leaves_a_little_for_the_falling_one(scorer, costs):
+    """Each budget has its equal part of the rising sweep's; without a rest nothing would be tried on the way down."""
+    names, budgets, shares = (*GUARDED, STATE_AWARE), [3, 4, 5, 6], []
+    paths = {name: graph.peak_suppressed_paths(costs, range(1, 13), gamma) for gamma, name in enumerate(names, 2)}
+    guard(scorer, ANCHOR, REFERENCE, paths, costs, budgets, room=lambda share: shares.append(share) or np.inf)
+    rising, falling = [share for share in shares if share < 1], [share for share in shares if share == 1]
+    assert len(falling) == 3 and shares == [*rising, *falling]
+    assert sorted(set(rising)) == pytest.approx([max(rising) * part / 4 for part in (1, 2, 3, 4)])
+    assert 0.85 <= max(rising) <= 0.97
 
 
 def test_a_geodesic_needs_an_anchor_below_its_reference(scorer, costs):

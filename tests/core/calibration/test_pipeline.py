@@ -5,6 +5,8 @@ import pytest
 import torch
 from mixture import Broken, MixtureGenerator, linear_sigmas
 
+from otcache_core.calibration.error_growth import output_gains
+from otcache_core.calibration.graph import peak_suppressed_paths
 from otcache_core.calibration.guard import GUARDED, STATE_AWARE
 from otcache_core.calibration.inner_products import recorded
 from otcache_core.calibration.metrics import DEFAULT, geometric_mean
@@ -112,9 +114,10 @@ def test_the_evaluations_of_all_stages_are_all_there_are(done):
 
 
 def test_progress_is_told_after_every_unit_of_work(done):
+    units = 2 * STEPS + max(BUDGETS)
     assert [news[:3] for news in done.told] == [
         *(("record", i + 1, 3) for i in range(3)),
-        *(("graphs", i + 1, 3 * STEPS) for i in range(3 * STEPS)),
+        *(("graphs", i + 1, units) for i in range(units)),
         *(("search", i + 1, 6) for i in range(6)),
         *(("guard", i + 1, 8) for i in range(8)),
         *(("final weights", i + 1, 4) for i in range(4)),
@@ -129,7 +132,7 @@ def test_the_graphs_can_be_interrupted(done):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        observe(MixtureGenerator(), CASES[:1], SIGMAS, progress=progress)
+        observe(MixtureGenerator(), CASES[:1], SIGMAS, progress=progress, most=STEPS)
 
 
 def test_calibrations_repeat_exactly(done):
@@ -191,7 +194,6 @@ def test_a_single_case_and_a_single_budget_are_enough():
         ({"anchor_budget": 0}, "anchor budget is 0, "),
         ({"anchor_budget": 7}, "anchor's budget 7 must be below the reference's budget 7"),
         ({"anchor_budget": 9}, "anchor's budget 9 must be below"),
-        ({"law": "cubic"}, 'law is "cubic"'),
         ({"metric": "fid"}, 'metric is "fid"'),
         ({"trials": 0}, "trials is 0"),
         ({"gamma": 0.5}, "gamma is 0.5"),
@@ -370,6 +372,14 @@ def test_recordings_of_another_model_are_made_anew(tmp_path):
         assert torch.equal(a.d, b.d)
 
 
+@pytest.mark.parametrize(("factor", "found"), [(1 + 1e-6, True), (1.003, False)])
+def test_a_recording_is_found_by_its_own_model_but_for_rounding(tmp_path, factor, found):
+    record_cases(MixtureGenerator(), CASES, SIGMAS, folder=tmp_path)
+    counted = Counted(slightly_changed(factor))
+    record_cases(counted, CASES, SIGMAS, folder=tmp_path)
+    assert counted.evaluations == len(CASES) * (1 if found else STEPS + 1)
+
+
 # -- its parts -----------------------------------------------------------------------------------------------
 
 
@@ -382,7 +392,35 @@ def test_growth_is_measured_by_one_held_run_of_half_the_steps(done):
 
 
 def test_graphs_answer_every_budget_without_the_model(done):
-    paths, costs = graph_paths(recorded(done.result.observed.trajectories), np.zeros(STEPS), [3, 6])
-    assert costs.shape == (STEPS, STEPS, STEPS + 1) and set(paths) == set(done.result.observed.paths)
+    seen = recorded(done.result.observed.trajectories)
+    paths, costs = graph_paths(seen, np.zeros(STEPS), 6)
+    assert len(costs) == STEPS and set(paths) == set(done.result.observed.paths)
     for by_budget in paths.values():
-        assert {budget: len(path) for budget, path in by_budget.items()} == {3: 3, 6: 6}
+        assert {budget: len(path) for budget, path in by_budget.items()} == {budget: budget for budget in range(1, 7)}
+
+
+def test_one_graph_weighs_edges_by_the_root_of_their_errors_growth(done):
+    """The root: between ignoring that errors grow and trusting one number a step for a whole Jacobian."""
+    seen, kappa = recorded(done.result.observed.trajectories), np.linspace(-2, 6, STEPS)
+    paths, costs = graph_paths(seen, kappa, 8)
+    gains = np.sqrt(output_gains(seen.sigmas, kappa))
+    assert paths["graph, fitted, gains"] == peak_suppressed_paths(costs, range(1, 9), 4.0, gains)
+    assert paths["graph, fitted, gains"] != peak_suppressed_paths(costs, range(1, 9), 4.0, gains**10)
+    assert paths["graph, fitted, gains"] != paths["graph, fitted"]
+
+
+def test_a_budget_that_was_not_solved_is_when_it_is_asked_for(done):
+    seen = recorded(done.result.observed.trajectories)
+    few, _ = graph_paths(seen, np.zeros(STEPS), 0)
+    all_of_them, _ = graph_paths(seen, np.zeros(STEPS), STEPS)
+    for name, by_budget in few.items():
+        assert not by_budget and by_budget[5] == all_of_them[name][5] and len(by_budget) == 5
+        assert by_budget[STEPS] == tuple(range(STEPS)) and by_budget == all_of_them[name]
+        for budget in (0, STEPS + 1):
+            with pytest.raises(OTCacheError, match=f"budget is {budget}"):
+                _ = by_budget[budget]
+
+
+def test_only_budgets_that_are_asked_for_are_solved(done):
+    """At many steps all of them take the longest."""
+    assert {max(by_budget) for by_budget in done.result.observed.paths.values()} == {max(BUDGETS)}

@@ -55,6 +55,17 @@ def test_cases_are_run_group_by_group_and_known_ones_not_again(recording):
     assert counted.evaluations == 6
 
 
+def test_iterations_that_take_turns_give_what_one_alone_gives(recording):
+    counted, path = Counted(recording.generator), (0, 3, 7)
+    alone = list(real(recording, fit_cases=1).distances(path))
+    scorer = real(recording, counted, fit_cases=1)
+    first, second = scorer.distances(path), scorer.distances(path)
+    turns = [next(first), next(second), next(second), next(first), next(first), next(second)]
+    assert all(np.array_equal(turns[i], alone[group]) for i, group in enumerate([0, 0, 1, 1, 2, 2]))
+    assert [*first] == [*second] == [] and np.array_equal(list(scorer.distances(path)), alone)
+    assert counted.evaluations == 6  # nothing is run twice
+
+
 def test_a_candidate_that_waits_holds_no_pictures(recording, monkeypatch):
     scorer, alive = real(recording, fit_cases=1), []
     decode = scorer.generator.decode
@@ -107,6 +118,20 @@ def test_choose_keeps_candidates_within_the_margin(recording, monkeypatch, margi
     table = {"steady": [0.1, 0.1, 0.1], "late": [0.12, 0.01, 0.01], "later": [0.2, 1e-3, 1e-3]}
     monkeypatch.setattr(scorer, "distances", lambda steps: iter([np.array([v]) for v in table[steps]]))
     assert scorer.choose(list(table), margin) == (winner, pytest.approx(geometric_mean(table[winner])))
+
+
+@pytest.mark.parametrize(("first", "runs"), [(0.105, 3), (0.115, 1)])
+def test_by_default_choose_drops_what_is_a_tenth_worse_after_one_case(recording, monkeypatch, first, runs):
+    scorer, asked = real(recording, fit_cases=1), []
+    table = {"leader": [0.1, 0.1, 0.1], "other": [first, 0.1, 0.1]}
+
+    def distances(steps):
+        for value in table[steps]:
+            asked.append(steps)
+            yield np.array([value])
+
+    monkeypatch.setattr(scorer, "distances", distances)
+    assert scorer.choose(list(table))[0] == "leader" and asked.count("other") == runs
 
 
 def test_choose_never_drops_what_it_knows_in_full(recording):

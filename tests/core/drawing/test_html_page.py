@@ -1,6 +1,7 @@
 """The report page, parsed as a browser would."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from page import check_page
 from PIL import Image
 
 from otcache_core.drawing.figures import png_bytes
-from otcache_core.drawing.html_page import Figure, Grid, Section, Table, render, write_report
+from otcache_core.drawing.html_page import Figure, Grid, Section, Table, render
 from otcache_core.errors import OTCacheError
 
 HOSTILE = "<script>alert(1)</script> \" onerror='x' & </style></table> \x00\x1b[31m \ud800 <img src=http://evil.example/x>"
@@ -50,23 +51,12 @@ def test_numbers_and_words_of_tables_are_set_apart():
     assert page.find("th")[-1]["scope"] == "row"
 
 
-def test_report_replaces_an_older_one(tmp_path):
-    path = tmp_path / "out" / "report.html"
-    write_report(path, "one", "", sections("x"))
-    write_report(path, "two", "", sections("x"))
-    assert "<title>two</title>" in path.read_text(encoding="utf-8")
-    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+def test_numbers_of_tables_are_not_broken_between_lines():
+    page = render("t", "l", [Section("s", [Table("c", ["row", "dB"], [["a", "57.5 (51.2)"]])])])
+    [rule] = re.findall(r"^\.scroll td:not\(\.left\) \{(.*)\}$", page, re.MULTILINE)
+    assert "nowrap" in rule and "scroll" in page.partition("</style>")[2]
 
 
-def test_what_is_no_picture_is_named_and_nothing_is_written(tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text("older")
+def test_what_is_no_picture_is_named():
     with pytest.raises(OTCacheError, match="strips.*PNG"):
-        write_report(path, "t", "", [Section("s", [Figure(b"<svg onload=x>", "strips")])])
-    assert path.read_text() == "older" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_folder_that_cannot_be_written_is_one_sentence(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OTCacheError, match="Cannot write"):
-        write_report(tmp_path / "file" / "report.html", "t", "", [])
+        render("t", "", [Section("s", [Figure(b"<svg onload=x>", "strips")])])

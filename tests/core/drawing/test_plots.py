@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import rc_context
 from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 from mixture import linear_sigmas
@@ -35,6 +36,20 @@ def cells(figure) -> list[dict[str, list]]:
         row = round(patch.get_y() + patch.get_height() / 2)
         rows.setdefault(row, {"filled": [], "hollow": []})[kind].append(patch.get_x())
     return [rows[row] for row in sorted(rows)]
+
+
+def test_the_users_own_style_changes_no_pixel():
+    """Neither while a figure is made nor when it is drawn later."""
+    strange = {"font.family": "monospace", "xtick.major.size": 20, "ytick.labelsize": 20, "axes.grid": False,
+               "xtick.color": "red", "xtick.direction": "in", "text.parse_math": True, "path.sketch": (5, 50, 5)}  # fmt: skip
+    figures = [
+        lambda: error_against_budget(SERIES, "RMSE"),
+        lambda: schedule_strips([schedule((0, 3, 9)), schedule((0, 1))], ["one $", "two"]),
+    ]
+    for make in figures:
+        plain = to_image(make())
+        with rc_context(strange):
+            assert np.array_equal(to_image(make()), plain)
 
 
 def test_strips_fill_exactly_the_compute_steps():

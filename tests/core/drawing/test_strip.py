@@ -40,7 +40,7 @@ def test_an_anchor_that_carries_nothing_has_its_own_score_and_only_positive_ones
 
 def test_run_strip_is_json_with_and_without_a_measurement():
     report = SimpleNamespace(steps=3, evaluations=2, computed=(True, False, True), seconds=(0.123456, 0.0001, 0.2),
-                             ideal_speedup=1.5, measured_speedup=None, level="output", reason="",
+                             ideal_speedup=1.5, measured_speedup=None, measured_spread=None, level="output", reason="",
                              level_reason="", warning="", note="", extra=0)  # fmt: skip
     data = run_strip(report)
     assert json.loads(json.dumps(data)) == data

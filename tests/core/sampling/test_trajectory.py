@@ -8,6 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import files
 from otcache_core.errors import OTCacheError
@@ -346,6 +347,33 @@ def test_gram_matrices_of_two_bands_make_up_the_whole_with_their_cross_terms():
         cross = (flat_low @ flat_high.T / flat_low.shape[1]).numpy()
         assert np.allclose(bands[0, case], (flat_low @ flat_low.T / flat_low.shape[1]).numpy(), rtol=1e-12)
         assert np.allclose(bands[:, case].sum(0) + cross + cross.T, gram_matrices(runs)[0, case], atol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that is made, in bytes."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **kwargs or {})
+        before = {one.untyped_storage().data_ptr() for one in args if isinstance(one, torch.Tensor)}
+        for one in made if isinstance(made, (list, tuple)) else [made]:
+            if one.untyped_storage().data_ptr() not in before:  # no view
+                self.nbytes = max(self.nbytes, one.nbytes)
+        return made
+
+
+@pytest.mark.parametrize("bands", [1, 2])
+@pytest.mark.parametrize("shape", [(8, 16, 16), (2, 4, 16, 16), (2048,)])
+def test_gram_matrices_take_a_piece_at_a_time_and_give_the_same(monkeypatch, shape, bands):
+    d = torch.randn(6, *shape, generator=torch.manual_seed(0))
+    run = Trajectory(np.linspace(1, 0, 7), torch.zeros(7, *shape), d)
+    whole = gram_matrices([run], bands)
+    monkeypatch.setattr("otcache_core.sampling.trajectory.AT_ONCE", 2 * 256 * 6)
+    with Largest() as largest:
+        pieces = gram_matrices([run], bands)
+    assert np.allclose(pieces, whole, rtol=1e-12, atol=1e-14)
+    assert largest.nbytes <= 2 * 256 * 6 * 8  # one piece in double precision
 
 
 def test_gram_matrices_need_cases_on_one_grid():

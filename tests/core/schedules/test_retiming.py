@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mixture import MixtureGenerator, linear_sigmas
+from mixture import linear_sigmas
 from strategies import grids_with_steps, sigma_grids
 
 from otcache_core.errors import OTCacheError
-from otcache_core.sampling.rollout import Rollouts, record, refit, sample
 from otcache_core.schedules.extrapolation import extrapolated_mean_weights, prior_weights
 from otcache_core.schedules.retiming import moved as moved_to
 from otcache_core.schedules.retiming import retime, retimed_weights
@@ -337,20 +335,3 @@ def test_an_invalid_grid_is_our_error(grid):
     with pytest.raises(OTCacheError, match="sigmas") as error:
         retime(schedule(linear_sigmas(8), (0, 2, 5)), grid)
     assert "\n" not in str(error.value)
-
-
-def test_refitting_after_retiming_lands_nearer_on_the_recorded_runs():
-    generator, cases = MixtureGenerator(), [0, 1, 2]
-    old, new = linear_sigmas(20), linear_sigmas(14, 2.0)
-    first = Rollouts(generator, cases, [record(generator, case, old) for case in cases])
-    steps = (0, 3, 7, 12, 16)
-    fields = {"predictor": first.predictor, "weights": first.run(steps)[1]}
-    moved = retime(make_schedule(sigmas=tuple(old), compute_steps=steps, **fields), new)
-    trajectories = [record(generator, case, new) for case in cases]
-    second = Rollouts(generator, cases, trajectories)
-    again = refit(moved, second)
-    full = torch.stack([trajectory.x[-1] for trajectory in trajectories])
-    before, after = (((sample(generator, cases, s) - full) ** 2).mean().sqrt() for s in (moved, again))
-    assert again.compute_steps == moved.compute_steps and after < 0.8 * before
-    with pytest.raises(OTCacheError, match="another sigma grid"):
-        refit(moved, first)

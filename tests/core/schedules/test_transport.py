@@ -10,7 +10,6 @@ from strategies import grids_with_steps, sigma_grids, step_sets
 from otcache_core.errors import OTCacheError
 from otcache_core.schedules.schedule import trajectory_time
 from otcache_core.schedules.transport import (
-    LAWS,
     budget_to_lambda,
     geodesic,
     quantile_function,
@@ -194,30 +193,21 @@ def test_wasserstein_is_a_distance(first, second, p):
     assert wasserstein(a, b, 1) <= wasserstein(a, b, 2) + 1e-9 <= wasserstein(a, b, 3) + 2e-9
 
 
-@pytest.mark.parametrize("law", LAWS)
 @given(anchor=st.integers(1, 40), extra=st.integers(1, 40))
-def test_lambda_is_0_at_the_anchor_1_at_the_reference_and_rises_between(law, anchor, extra):
-    values = [budget_to_lambda(b, anchor, anchor + extra, law) for b in range(anchor, anchor + extra + 1)]
+def test_lambda_is_0_at_the_anchor_1_at_the_reference_and_rises_between(anchor, extra):
+    values = [budget_to_lambda(b, anchor, anchor + extra) for b in range(anchor, anchor + extra + 1)]
     assert values[0] == 0 and values[-1] == 1
     assert all(b > a for a, b in pairwise(values))
 
 
-@pytest.mark.parametrize(
-    ("law", "middle"), [("log", np.sqrt(4 * 25)), ("linear", 14.5), ("inverse", 2 / (1 / 4 + 1 / 25))]
-)
-def test_lambda_is_half_at_the_laws_own_mean(law, middle):
-    assert budget_to_lambda(middle, 4, 25, law) == pytest.approx(0.5)
+def test_lambda_is_half_at_the_geometric_mean():
+    assert budget_to_lambda(np.sqrt(4 * 25), 4, 25) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("anchor", "reference"), [(8, 8), (9, 8)])
 def test_lambda_needs_an_anchor_below_the_reference(anchor, reference):
     with pytest.raises(OTCacheError, match=f"budget {anchor} must be below .* {reference}"):
         budget_to_lambda(8, anchor, reference)
-
-
-def test_an_unknown_law_lists_the_known_ones():
-    with pytest.raises(OTCacheError, match="cubic.*log, linear, inverse"):
-        budget_to_lambda(5, 4, 8, "cubic")
 
 
 def test_geodesic_between_even_schedules_is_the_even_one():

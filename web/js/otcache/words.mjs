@@ -4,10 +4,10 @@ import { ANCHOR_NOT_BELOW, BY_ERROR, BY_HAND, BY_SPEEDUP, NOT_CALIBRATED } from 
 const en = {
   name: "Budget strip",
   report: "Report strip",
-  evaluations: (b, n) => `${b} of ${n} evaluations`,
+  evaluations: (b, n) => `${b} of ${n} evaluation${n === 1 ? "" : "s"}`,
   upTo: (x) => `up to ${x}x`,
   ideal: (x) => `${x}x ideal`,
-  measured: (x) => `${x}x measured`,
+  measured: (x, spread) => `${x}x${spread} measured`,
   nothing: "nothing is skipped",
   legend: ["model runs", "predicted"],
   measuredError: (e, metric) => `error ${e} (${metric}, measured in calibration)`,
@@ -40,7 +40,7 @@ const zh = {
   evaluations: (b, n) => `${n} 步中计算 ${b} 次`,
   upTo: (x) => `最多快 ${x} 倍`,
   ideal: (x) => `理想 ${x} 倍`,
-  measured: (x) => `实测 ${x} 倍`,
+  measured: (x, spread) => `实测 ${x}${spread} 倍`,
   nothing: "没有跳过任何步",
   legend: ["运行模型", "预测"],
   measuredError: (e, metric) => `误差 ${e}（${metric}，校准时测得）`,
@@ -109,12 +109,18 @@ function inFull(words, reason) {
   return lesson ? words.learnt(Number(lesson[1]), Number(lesson[2])) : words.inFull(reason)
 }
 
+/** " ± 0.3", or "" where that is too little to be seen or not known. */
+function spreadOf({ spread }) {
+  const shown = factor(spread ?? 0)
+  return shown === "0" ? "" : ` ± ${shown}`
+}
+
 /** The lines above and below a report strip. */
 export function runLabels(words, run) {
   const head = [words.evaluations(run.evaluations, run.computed.length)]
   if (run.evaluations === run.computed.length) head.push(words.nothing)
   else head.push(words.ideal(factor(run.ideal)))
-  if (run.measured) head.push(words.measured(factor(run.measured)))
+  if (run.measured) head.push(words.measured(factor(run.measured), spreadOf(run)))
   const notes = []
   if (run.reason) notes.push(inFull(words, run.reason))
   if (run.note) notes.push(run.note)
