@@ -1,5 +1,6 @@
 """OT Anchor Search: find the schedule of an extreme budget by its pictures, and prepare every budget up to the reference."""
 
+import logging
 from pathlib import Path
 
 import folder_paths
@@ -9,6 +10,9 @@ from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES
 from ..otcache_core.calibration.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
 from ..otcache_core.errors import OTCacheError
 from .schema import OTCalibration, OTSchedule, field, schema
+
+EXPOSED = ("the storage holds a password, which is saved in this workflow and in every picture made with it; write it into the "
+           "environment variable OTCACHE_STORAGE, and env:OTCACHE_STORAGE into the node")  # fmt: skip
 
 
 class OTAnchorSearch(io.ComfyNode):
@@ -37,7 +41,9 @@ class OTAnchorSearch(io.ComfyNode):
                 field(io.Int.Input, "seed", default=0, min=0, max=2**31 - 1, control_after_generate=False,
                       tooltip="Of the search.", advanced=True),
                 field(io.String.Input, "storage", default="", optional=True, tooltip="Where trials are kept: empty for a file "
-                      "in ComfyUI's user folder, else an SQLite file or a database URL that several machines can share.",
+                      "in ComfyUI's user folder, else an SQLite file, or for several machines journal:FILE on a shared disk, "
+                      "grpc://host:port or a database URL. A URL with a password is saved in workflows and pictures: write "
+                      "env:OTCACHE_STORAGE (an environment variable) or file:NAME (a file in user/otcache) instead.",
                       advanced=True),
             ],
             outputs=[
@@ -50,8 +56,20 @@ class OTAnchorSearch(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, storage="") -> bool | str:
+        # A name that leads to nothing is told before the model is recorded, which takes minutes.
+        from ..otcache_core.calibration.places import find_place
+
+        try:
+            find_place(storage, own_folder())
+        except OTCacheError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
-        from ..otcache_core.calibration.study import open_storage
+        from ..otcache_core.calibration.places import find_place, has_password
+        from ..otcache_core.calibration.storages import open_storage
         from .host import learned
         from .host.calibration import run_on_model
         from .host.identity import fingerprint, model_fingerprint
@@ -62,14 +80,18 @@ class OTAnchorSearch(io.ComfyNode):
         setting, observed = calibration.setting, calibration.observed
         if budget >= reference.budget:
             raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference.budget}; lower it.")
-        own = Path(folder_paths.get_user_directory(), "otcache")
+        own = own_folder()
         if not storage.strip():
             own.mkdir(parents=True, exist_ok=True)
             storage = str(own / "searches.db")
-        open_storage(storage)
+        exposed = has_password(storage)
+        if exposed:
+            logging.warning("OTCache: OT Anchor Search: %s", EXPOSED)
+        place = find_place(storage, own)
+        open_storage(place)
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
-            trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), **made_on(model),
+            trials=trials, metric=metric, seed=seed, storage=place, memory=str(own), **made_on(model),
             identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae)}",
         )  # fmt: skip
         cases, steps = len(setting.cases), len(observed.sigmas) - 1
@@ -85,10 +107,18 @@ class OTAnchorSearch(io.ComfyNode):
 
         found = run_on_model(model, setting, work, vae, progress.tick)
         progress.done()
+        if exposed:
+            progress.say(EXPOSED)
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         with learned.kept_if_possible():
             learned.remember_anchor(learned.model_key(model), origin_at(model, "euler", setting.cfg), anchor)
-        return io.NodeOutput(anchor, plot(anchor, reference), summary(found, cases))
+        told = summary(found, cases) + (f"\nWarning: {EXPOSED}." if exposed else "")
+        return io.NodeOutput(anchor, plot(anchor, reference), told)
+
+
+def own_folder() -> Path:
+    """Where searches and measurements are kept, and files that `file:` names."""
+    return Path(folder_paths.get_user_directory(), "otcache")
 
 
 def plot(anchor, reference):

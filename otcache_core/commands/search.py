@@ -1,6 +1,7 @@
 """The headless search: one worker of a study on the embedded model."""
 
 from ..calibration.pipeline import Settings, search_starts
+from ..calibration.places import Place
 from ..calibration.recording import observe
 from ..calibration.scoring import Scorer
 from ..calibration.search import search_steps
@@ -13,7 +14,7 @@ from .demo import check_trials
 from .embedded import CALIBRATION_SEED, MODEL, check_cases, load_generator
 
 
-def demo_search(budget: int, trials: int, count: int, seed: int, storage: str | None, bars: Bars) -> Schedule:
+def demo_search(budget: int, trials: int, count: int, seed: int, storage: str | Place | None, bars: Bars) -> Schedule:
     """The best schedule that the study in `storage` has at `budget` once it has `trials` trials.
 
     Raises `OTCacheError` for numbers out of range or a storage that cannot be opened.
