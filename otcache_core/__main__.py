@@ -183,7 +183,7 @@ def run_search(options: argparse.Namespace) -> int:
 
         place = find_place(options.storage, Path.cwd())
         if has_password(options.storage or ""):
-            print("otcache: a password here is seen in the list of processes; use --storage env:OTCACHE_STORAGE.", file=sys.stderr)
+            print("otcache: others can see a password here; use --storage env:OTCACHE_STORAGE instead.", file=sys.stderr)
         open_storage(place)
         with Bars() as bars:
             schedule = demo_search(options.budget, options.trials, options.cases, options.seed, place, bars)

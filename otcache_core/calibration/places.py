@@ -17,7 +17,8 @@ VARIABLE = re.compile(r"OTCACHE_[A-Z0-9_]{1,100}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 LONGEST = 4096  # characters of a URL
 HIDDEN = "***"
-_SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)  # names of a URL's options
+_SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)  # in names of a URL's options
+_OPTION = re.compile(rf"([?&][^=&\s]*(?:{_SECRET.pattern})[^=&\s]*=)([^&\s]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,12 @@ class Place:
     url: str | None = field(default=None, repr=False)
 
     def without_secrets(self, text: str) -> str:
-        """`text`, such as an exception's, without this place's secrets, and on one line."""
+        """`text`, such as an exception's, without this place's secrets, and on one line.
+
+        What is said of a URL that cannot be read may quote any part of it, so that nothing is left.
+        """
+        if self.url and "://" in self.url and _parsed(self.url) is None:
+            return "it is no URL that can be read"
         for secret in sorted(secrets(self.url or ""), key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
         if self.url and self.url != self.name:
@@ -69,26 +75,35 @@ def secrets(url: str) -> set[str]:
     """The parts of a URL that must not be shown, as they stand in it and as they are meant; none for a path."""
     if "://" not in url:
         return set()
-    from sqlalchemy import make_url  # Optuna's own dependency
-
-    try:
-        parsed = make_url(url)
-    except Exception:  # of many types, for what is no URL after all: nothing of it is told
+    parsed = _parsed(url)
+    if parsed is None:
         return {url.split("://", 1)[1]} - {""}
     found = {parsed.password or ""}
     for name, value in parsed.query.items():
         if _SECRET.search(name):
             found |= {value} if isinstance(value, str) else set(value)
-    # As it stands in the text too: "%40" is "@".
-    found |= {match[1] for match in re.finditer(r"://[^/?#]*?:([^/?#]*)@", url)}
-    found |= set((parsed.host or "").split("@")[:-1])  # of a password with a bare "@"
-    found |= {match[1] for match in re.finditer(rf"[?&][^=&]*(?:{_SECRET.pattern})[^=&]*=([^&]*)", url, re.IGNORECASE)}
+    # As they stand in the text too: "%40" is "@".
+    found |= {match[2] for match in _OPTION.finditer(url)}
+    for match in re.finditer(r"://[^/?#]*?:([^/?#]*)@", url):
+        found.add(match[1])
+        parts = re.split("[@:]", match[1])  # a bare "@" makes drivers take the rest of the password for a host or a port
+        found |= {part for part in parts if len(part) > 3} if len(parts) > 1 else set()
     return found - {""}
+
+
+def _parsed(url: str):
+    """SQLAlchemy's URL, or None for what it cannot read."""
+    from sqlalchemy import make_url  # Optuna's own dependency
+
+    try:
+        return make_url(url)
+    except Exception:  # of many types
+        return None
 
 
 def without_passwords(text: str) -> str:
     """`text` with the password of every URL in it hidden, whatever characters it is of."""
-    return re.sub(r"(://[^\s:/@]*):\S*@", rf"\1:{HIDDEN}@", text)
+    return _OPTION.sub(rf"\1{HIDDEN}", re.sub(r"(://[^\s:/@]*):\S*@", rf"\1:{HIDDEN}@", text))
 
 
 def _of_variable(name: str) -> str:
