@@ -125,13 +125,14 @@ def _journal(path: str) -> "optuna.storages.JournalStorage":
 
 
 def _half_line(path: str) -> int:
-    """Bytes after the last whole line; raises ValueError when they are no beginning of a journal's line."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 2**20, 0))
-        tail = file.read().rpartition(b"\n")[2]
+    """Bytes after the last whole line; raises ValueError when the file is no journal."""
     begin = b'{"op_code":'
-    if tail[: len(begin)] != begin[: len(tail)]:
+    with open(path, "rb") as file:
+        first = file.read(len(begin))
+        file.seek(max(file.seek(0, os.SEEK_END) - 2**20, 0))
+        tail = file.read().rpartition(b"\n")[2]
+    # Optuna itself would take a file of one line, whatever it is, and write after it.
+    if any(part[: len(begin)] != begin[: len(part)] for part in (first, tail)):
         raise ValueError("it is no journal of Optuna's")
     return len(tail)
 
@@ -157,9 +158,11 @@ def opening(place: Place) -> Iterator[None]:
         command = _command(error)
         if command:
             raise OTCacheError(f"The storage {place.name} needs a package: run {command} in the same environment.") from None
+        server = place.url is not None and "://" in place.url and not place.url.startswith("sqlite")
         raise OTCacheError(
-            f"The storage {place.name} cannot be opened ({_reason(error, place)}); give the path of a new file in an existing "
-            "folder, or a database URL that you may write to."
+            f"The storage {place.name} cannot be opened ({_reason(error, place)}); "
+            + ("check the address and that its server runs" if server else "give the path of a new file in an existing folder")
+            + ", or give another that you may write to."
         ) from None
 
 
@@ -169,23 +172,26 @@ def kept(storage: str | Place | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OTCacheError) or not _of_storage(error):
+        cause = None if isinstance(error, OTCacheError) else _of_storage(error)
+        if cause is None:
             raise
         place = find_place(storage)
         raise OTCacheError(
-            f"The storage {place.name} failed ({_reason(error, place)}); what was tried before is kept there, so mend it and "
+            f"The storage {place.name} failed ({_reason(cause, place)}); what was tried before is kept there, so mend it and "
             "start again."
         ) from None
 
 
-def _of_storage(error: BaseException) -> bool:
-    """Whether a storage raised this: no objective is ever called from within one."""
-    trace = error.__traceback__
-    while trace is not None:
-        if str(trace.tb_frame.f_globals.get("__name__")).startswith("optuna.storages"):
-            return True
-        trace = trace.tb_next
-    return False
+def _of_storage(error: BaseException | None) -> BaseException | None:
+    """What a storage raised that led to `error`, or None: no objective is ever called from within a storage."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            if str(trace.tb_frame.f_globals.get("__name__")).startswith("optuna.storages"):
+                return error
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _reason(error: BaseException, place: Place) -> str:
@@ -193,9 +199,8 @@ def _reason(error: BaseException, place: Place) -> str:
     # Of SQLAlchemy's the driver's own words, without the statement and its numbers.
     cause = getattr(cause, "orig", None) or cause
     details = getattr(cause, "details", None)  # of gRPC's
-    text = details() if callable(details) else str(cause)
-    lines = place.without_secrets(text.strip().split("\n")[0]) or type(error).__name__
-    return lines[:300].rstrip(".")
+    text = details() if callable(details) else str(cause) or str(error) or type(error).__name__
+    return place.without_secrets(text.strip().split("\n")[0])[:300].rstrip(".")
 
 
 def _command(error: BaseException | None) -> str | None:
