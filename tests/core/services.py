@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,32 +65,29 @@ def _programs() -> Path | None:
 
 
 @contextmanager
-def postgres(base: Path, password: str):
-    """The URL, password included, of a database on our own server, its files in `base`; None where there is no PostgreSQL."""
+def postgres(password: str):
+    """The URL, password included, of a database on a server of our own; None where there is no PostgreSQL."""
     programs = _programs()
     # It refuses to run as root; its own package makes a user for it.
     root = os.name == "posix" and os.getuid() == 0
     if programs is None or root and not shutil.which("runuser"):
         yield None
         return
-    prefix = ["runuser", "-u", "postgres", "--"] if root else []
-    data, words, port = base / "data", base / "password", free_port()
-    words.write_text(password)
-    if root:
-        for folder in [base, *list(base.parents)[:3]]:  # pytest's own are closed to others
-            if str(folder).startswith("/tmp/") and folder != Path("/tmp"):
-                folder.chmod(folder.stat().st_mode | 0o011)
-        shutil.chown(base, "postgres")
-        shutil.chown(words, "postgres")
-    subprocess.run(
-        [*prefix, programs / "initdb", "-D", data, "-U", "otcache", "-A", "scram-sha-256", f"--pwfile={words}", "-N",
-         "-E", "UTF8", "--locale=C"], check=True, capture_output=True, cwd="/",
-    )  # fmt: skip
-    words.unlink()
-    control = [*prefix, programs / "pg_ctl", "-D", data, "-l", base / "log"]
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
-    subprocess.run([*control, "-w", "-o", options, "start"], check=True, stdout=subprocess.DEVNULL, cwd="/")
-    try:
-        yield f"postgresql+psycopg://otcache:{password}@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "-w", "stop"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+    prefix, port = ["runuser", "-u", "postgres", "--"] if root else [], free_port()
+    with tempfile.TemporaryDirectory(prefix="otcache-postgres-") as base:  # pytest's own folders are closed to other users
+        data, words = Path(base, "data"), Path(base, "password")
+        words.write_text(password)
+        if root:
+            shutil.chown(base, "postgres")
+            shutil.chown(words, "postgres")
+        subprocess.run(
+            [*prefix, programs / "initdb", "-D", data, "-U", "otcache", "-A", "scram-sha-256", f"--pwfile={words}", "-N",
+             "-E", "UTF8", "--locale=C"], check=True, capture_output=True, cwd="/",
+        )  # fmt: skip
+        control = [*prefix, programs / "pg_ctl", "-D", data, "-l", Path(base, "log")]
+        options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
+        subprocess.run([*control, "-w", "-o", options, "start"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+        try:
+            yield f"postgresql+psycopg://otcache:{password}@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "-w", "stop"], check=True, stdout=subprocess.DEVNULL, cwd="/")

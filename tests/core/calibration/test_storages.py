@@ -96,10 +96,10 @@ def test_two_processes_share_a_proxy(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
+def database():
     """The URL of a PostgreSQL server of our own."""
     pytest.importorskip("psycopg", reason='NO PostgreSQL WAS TESTED: pip install "psycopg[binary]"')
-    with postgres(tmp_path_factory.mktemp("postgres"), PASSWORD) as url:
+    with postgres(PASSWORD) as url:
         if url is None:
             warnings.warn("NO PostgreSQL WAS TESTED: install Debian's package postgresql", stacklevel=1)
             pytest.skip("NO PostgreSQL WAS TESTED: install Debian's package postgresql")
