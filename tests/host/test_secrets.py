@@ -22,7 +22,7 @@ def storage(tmp_path):
         driver = False
     with postgres(PASSWORD) if driver else nullcontext() as url:
         if url is None:
-            warnings.warn('NO PostgreSQL WAS TESTED: install Debian\'s postgresql and pip install "psycopg[binary]"', stacklevel=1)
+            warnings.warn("NO PostgreSQL WAS TESTED: install Debian's postgresql and pip's psycopg[binary]", stacklevel=1)
         yield url or f"sqlite:///file:{tmp_path}/study.db?uri=true&password={PASSWORD}"
 
 
