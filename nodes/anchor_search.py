@@ -6,7 +6,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES
+from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES, prepare_lpips
 from ..otcache_core.calibration.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
 from ..otcache_core.errors import OTCacheError
 from .schema import OTCalibration, OTSchedule, field, schema
@@ -37,7 +37,7 @@ class OTAnchorSearch(io.ComfyNode):
                 field(io.Int.Input, "trials", default=TRIALS, min=1, max=100000, tooltip="Schedules that the search tries. "
                       "It starts from good ones and drops poor ones early."),
                 field(io.Combo.Input, "metric", options=list(DISTANCES), default=DEFAULT, tooltip="How far a cached picture "
-                      "is from the full one. lpips downloads its network (about 240 MB) once.", advanced=True),
+                      "is from the full one. lpips needs its network: see download.", advanced=True),
                 field(io.Int.Input, "seed", default=0, min=0, max=2**31 - 1, control_after_generate=False,
                       tooltip="Of the search.", advanced=True),
                 field(io.String.Input, "storage", default="", optional=True, tooltip="Where trials are kept: empty for a file "
@@ -45,6 +45,8 @@ class OTAnchorSearch(io.ComfyNode):
                       "grpc://host:port or a database URL. A URL with a password is saved in workflows and pictures: write "
                       "env:OTCACHE_STORAGE (an environment variable) or file:NAME (a file in user/otcache) instead.",
                       advanced=True),
+                field(io.Boolean.Input, "download", default=False, optional=True, tooltip="Whether lpips may download its "
+                      "network (about 240 MB, once) into models/lpips where no model folder has it.", advanced=True),
             ],
             outputs=[
                 field(OTSchedule.Output, "anchor", display_name="anchor", tooltip="The anchor, with the schedules of all "
@@ -67,13 +69,15 @@ class OTAnchorSearch(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
+    def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="",
+                download=False) -> io.NodeOutput:  # fmt: skip
         from ..otcache_core.calibration.places import find_place, has_password
         from ..otcache_core.calibration.storages import open_storage
         from .host import learned
         from .host.calibration import run_on_model
         from .host.identity import fingerprint, model_fingerprint
         from .host.known import origin_at
+        from .host.lpips_folders import lpips_folders
         from .host.progress import NodeProgress, duration
         from .host.suitability import made_on
 
@@ -94,6 +98,8 @@ class OTAnchorSearch(io.ComfyNode):
             trials=trials, metric=metric, seed=seed, storage=place, memory=str(own), **made_on(model),
             identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae)}",
         )  # fmt: skip
+        if metric == "lpips":
+            prepare_lpips(lpips_folders(), download)
         cases, steps = len(setting.cases), len(observed.sigmas) - 1
         settings.check(steps)  # what does not fit or is missing is told before the model is loaded
         most = round((settings.allowance * steps - sum(observed.evaluations.values())) * cases)
