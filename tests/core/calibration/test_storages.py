@@ -1,5 +1,6 @@
 """Every storage with real processes: two workers share one study, and what cannot be used is one sentence and left as it is."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -47,6 +48,17 @@ print(len(scorer.tried), flush=True)
 """
 
 
+def skip(words: str) -> None:
+    """Skip, with a warning at the end of the run: a bare "s" is overlooked."""
+    warnings.warn(words, stacklevel=1)
+    pytest.skip(words)
+
+
+def needed(module: str, words: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        skip(words)
+
+
 def fake() -> FakeScorer:
     return FakeScorer(STEPS, valley(BEST))
 
@@ -90,7 +102,7 @@ def test_two_processes_share_a_file(tmp_path, kind):
 
 
 def test_two_processes_share_a_proxy(tmp_path):
-    pytest.importorskip("grpc", reason="NO gRPC PROXY WAS TESTED: pip install grpcio protobuf")
+    needed("grpc", "NO gRPC PROXY WAS TESTED: pip install grpcio protobuf")
     with grpc_proxy(f"sqlite:///{tmp_path}/study.db") as address:
         two_workers(address)
 
@@ -98,11 +110,10 @@ def test_two_processes_share_a_proxy(tmp_path):
 @pytest.fixture(scope="module")
 def database():
     """The URL of a PostgreSQL server of our own."""
-    pytest.importorskip("psycopg", reason='NO PostgreSQL WAS TESTED: pip install "psycopg[binary]"')
+    needed("psycopg", 'NO PostgreSQL WAS TESTED: pip install "psycopg[binary]"')
     with postgres(PASSWORD) as url:
         if url is None:
-            warnings.warn("NO PostgreSQL WAS TESTED: install Debian's package postgresql", stacklevel=1)
-            pytest.skip("NO PostgreSQL WAS TESTED: install Debian's package postgresql")
+            skip("NO PostgreSQL WAS TESTED: install Debian's package postgresql")
         yield url
 
 
@@ -118,7 +129,7 @@ def test_a_wrong_password_is_refused_and_neither_is_shown(database):
 
 
 def test_a_server_that_stops_ends_the_search_with_one_sentence(tmp_path):
-    pytest.importorskip("grpc", reason="NO gRPC PROXY WAS TESTED: pip install grpcio protobuf")
+    needed("grpc", "NO gRPC PROXY WAS TESTED: pip install grpcio protobuf")
     with grpc_proxy(f"sqlite:///{tmp_path}/study.db") as address:
         scorer = fake()
 
@@ -142,7 +153,7 @@ def test_a_proxy_has_a_host_and_a_port(address):
 
 
 def test_nobody_at_an_address_is_one_sentence(monkeypatch):
-    pytest.importorskip("grpc", reason="NO gRPC PROXY WAS TESTED: pip install grpcio protobuf")
+    needed("grpc", "NO gRPC PROXY WAS TESTED: pip install grpcio protobuf")
     monkeypatch.setattr("otcache_core.calibration.storages.SECONDS", 0.5)
     with pytest.raises(OTCacheError, match="timeout.*check the address"):
         open_storage(f"grpc://127.0.0.1:{free_port()}")
