@@ -1,14 +1,18 @@
 """OT Anchor Search: find the schedule of an extreme budget by its pictures, and prepare every budget up to the reference."""
 
+import logging
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
 
-from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES
+from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES, prepare_lpips
 from ..otcache_core.calibration.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
 from ..otcache_core.errors import OTCacheError
 from .schema import OTCalibration, OTSchedule, field, schema
+
+EXPOSED = ("the storage holds a password, which is saved in this workflow and in every picture made with it; write it into the "
+           "environment variable OTCACHE_STORAGE, and env:OTCACHE_STORAGE into the node")  # fmt: skip
 
 
 class OTAnchorSearch(io.ComfyNode):
@@ -33,12 +37,16 @@ class OTAnchorSearch(io.ComfyNode):
                 field(io.Int.Input, "trials", default=TRIALS, min=1, max=100000, tooltip="Schedules that the search tries. "
                       "It starts from good ones and drops poor ones early."),
                 field(io.Combo.Input, "metric", options=list(DISTANCES), default=DEFAULT, tooltip="How far a cached picture "
-                      "is from the full one. lpips downloads its network (about 240 MB) once.", advanced=True),
+                      "is from the full one. lpips needs its network: see download.", advanced=True),
                 field(io.Int.Input, "seed", default=0, min=0, max=2**31 - 1, control_after_generate=False,
                       tooltip="Of the search.", advanced=True),
                 field(io.String.Input, "storage", default="", optional=True, tooltip="Where trials are kept: empty for a file "
-                      "in ComfyUI's user folder, else an SQLite file or a database URL that several machines can share.",
+                      "in ComfyUI's user folder, else an SQLite file, or for several machines journal:FILE on a shared disk, "
+                      "grpc://host:port or a database URL. A URL with a password is saved in workflows and pictures: write "
+                      "env:OTCACHE_STORAGE (an environment variable) or file:NAME (a file in user/otcache) instead.",
                       advanced=True),
+                field(io.Boolean.Input, "download", default=False, optional=True, tooltip="Whether lpips may download its "
+                      "network (about 240 MB, once) into models/lpips where no model folder has it.", advanced=True),
             ],
             outputs=[
                 field(OTSchedule.Output, "anchor", display_name="anchor", tooltip="The anchor, with the schedules of all "
@@ -50,28 +58,48 @@ class OTAnchorSearch(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="") -> io.NodeOutput:
-        from ..otcache_core.calibration.study import open_storage
+    def validate_inputs(cls, storage="") -> bool | str:
+        # A name that leads to nothing is told before the model is recorded, which takes minutes.
+        from ..otcache_core.calibration.places import find_place
+
+        try:
+            find_place(storage, own_folder())
+        except OTCacheError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="",
+                download=False) -> io.NodeOutput:  # fmt: skip
+        from ..otcache_core.calibration.places import find_place, has_password
+        from ..otcache_core.calibration.storages import open_storage
         from .host import learned
         from .host.calibration import run_on_model
         from .host.identity import fingerprint, model_fingerprint
         from .host.known import origin_at
+        from .host.lpips_folders import lpips_folders
         from .host.progress import NodeProgress, duration
         from .host.suitability import made_on
 
         setting, observed = calibration.setting, calibration.observed
         if budget >= reference.budget:
             raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference.budget}; lower it.")
-        own = Path(folder_paths.get_user_directory(), "otcache")
+        own = own_folder()
         if not storage.strip():
             own.mkdir(parents=True, exist_ok=True)
             storage = str(own / "searches.db")
-        open_storage(storage)
+        exposed = has_password(storage)
+        if exposed:
+            logging.warning("OTCache: OT Anchor Search: %s", EXPOSED)
+        place = find_place(storage, own)
+        open_storage(place)
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
-            trials=trials, metric=metric, seed=seed, storage=storage, memory=str(own), **made_on(model),
+            trials=trials, metric=metric, seed=seed, storage=place, memory=str(own), **made_on(model),
             identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae)}",
         )  # fmt: skip
+        if metric == "lpips":
+            prepare_lpips(lpips_folders(), download)
         cases, steps = len(setting.cases), len(observed.sigmas) - 1
         settings.check(steps)  # what does not fit or is missing is told before the model is loaded
         most = round((settings.allowance * steps - sum(observed.evaluations.values())) * cases)
@@ -85,10 +113,18 @@ class OTAnchorSearch(io.ComfyNode):
 
         found = run_on_model(model, setting, work, vae, progress.tick)
         progress.done()
+        if exposed:
+            progress.say(EXPOSED)
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         with learned.kept_if_possible():
             learned.remember_anchor(learned.model_key(model), origin_at(model, "euler", setting.cfg), anchor)
-        return io.NodeOutput(anchor, plot(anchor, reference), summary(found, cases))
+        told = summary(found, cases) + (f"\nWarning: {EXPOSED}." if exposed else "")
+        return io.NodeOutput(anchor, plot(anchor, reference), told)
+
+
+def own_folder() -> Path:
+    """Where searches and measurements are kept, and files that `file:` names."""
+    return Path(folder_paths.get_user_directory(), "otcache")
 
 
 def plot(anchor, reference):

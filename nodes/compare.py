@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..otcache_core.calibration import metrics
 from ..otcache_core.drawing.pictures import ERROR_FULL_SCALE, error_map
 from ..otcache_core.errors import OTCacheError
+from .host.lpips_folders import lpips_folders
 from .pictures import colours
 from .schema import field, schema
 
@@ -28,10 +29,12 @@ class OTCompare(io.ComfyNode):
             inputs=[
                 field(io.Image.Input, "cached", tooltip="The picture, batch or video frames made with fewer evaluations."),
                 field(io.Image.Input, "full", tooltip="The same from the full run: same seed, steps, prompt and size."),
-                field(io.Boolean.Input, "lpips", default=False, advanced=True, tooltip="Also measure LPIPS. Its "
-                      "network (about 240 MB) is downloaded at the first use."),  # fmt: skip
+                field(io.Boolean.Input, "lpips", default=False, advanced=True, tooltip="Also measure LPIPS, "
+                      "which needs its network: see download."),  # fmt: skip
                 field(io.Float.Input, "full_scale", default=ERROR_FULL_SCALE, min=0.01, max=1.0, step=0.01, advanced=True,
                       tooltip="The difference, as a share of the picture's range, that the map draws brightest."),  # fmt: skip
+                field(io.Boolean.Input, "download", default=False, optional=True, advanced=True, tooltip="Whether LPIPS may "
+                      "download its network (about 240 MB, once) into models/lpips where no model folder has it."),  # fmt: skip
             ],
             outputs=[
                 field(io.String.Output, "metrics", display_name="metrics", tooltip="The numbers as text."),
@@ -44,11 +47,11 @@ class OTCompare(io.ComfyNode):
 
     @classmethod
     def execute(cls, cached: torch.Tensor, full: torch.Tensor, lpips: bool = False,
-                full_scale: float = ERROR_FULL_SCALE) -> io.NodeOutput:  # fmt: skip
+                full_scale: float = ERROR_FULL_SCALE, download: bool = False) -> io.NodeOutput:  # fmt: skip
         cached, full = colours(cached, "cached"), colours(full, "full")
         if cached.shape != full.shape:
             raise OTCacheError(f"cached is {_size(cached)} and full is {_size(full)}; compare pictures of one size and number.")
-        text = describe(cached, full, lpips)
+        text = describe(cached, full, lpips, download)
         maps = [error_map(a.numpy(), b.numpy(), full_scale) for a, b in zip(cached, full, strict=True)]
         difference = torch.from_numpy(np.stack(maps))
         gap = torch.ones(*cached.shape[:2], GUTTER, 3)
@@ -56,7 +59,7 @@ class OTCompare(io.ComfyNode):
         return io.NodeOutput(text, difference, beside, ui=ui.PreviewText(text))
 
 
-def describe(cached: torch.Tensor, full: torch.Tensor, lpips: bool = False) -> str:
+def describe(cached: torch.Tensor, full: torch.Tensor, lpips: bool = False, download: bool = False) -> str:
     """One line a metric; [n, H, W, 3] both. A metric that cannot be computed says why and how to mend it."""
     rows: list[tuple[str, metrics.Metric, Callable, str]] = [
         ("PSNR", metrics.psnr, min, "{:.2f} dB"),
@@ -65,7 +68,12 @@ def describe(cached: torch.Tensor, full: torch.Tensor, lpips: bool = False) -> s
         ("MS-SSIM", metrics.ms_ssim, min, "{:.4f}"),
     ]
     if lpips:
-        rows.append(("LPIPS", metrics.lpips, max, "{:.4f}"))
+
+        def measure(a, b):
+            metrics.prepare_lpips(lpips_folders(), download)
+            return metrics.lpips(a, b)
+
+        rows.append(("LPIPS", measure, max, "{:.4f}"))
     lines = [f"{name}: {_measured(metric, worst, form, cached, full)}" for name, metric, worst, form in rows]
     if torch.equal(cached, full):
         lines.append("The pictures are equal to the last bit.")

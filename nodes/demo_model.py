@@ -5,13 +5,12 @@ from functools import cache
 import comfy.model_management
 import torch
 from comfy_api.latest import io
-from safetensors.torch import load_file
 
 from ..otcache_core.demo import conditioning
-from ..otcache_core.demo.autoencoder import LinearAutoencoder
-from ..otcache_core.demo.generator import LATENT_SHAPE, TRANSFORMER_FILE, VAE_FILE, WEIGHTS, cases
+from ..otcache_core.demo.generator import LATENT_SHAPE, cases
 from ..otcache_core.demo.model import FluxConfig
 from ..otcache_core.demo.scenes import SLOTS, Scene
+from ..otcache_core.demo.stored import read_weights
 from .host.demo_flux import build_model
 from .host.demo_vae import DemoVAE
 from .schema import field, schema
@@ -83,6 +82,5 @@ def _conditioning(encoded: tuple[torch.Tensor, torch.Tensor]) -> list:
 def _load():
     # Once a process; runs get clones, which share the weights and nothing else.
     with torch.inference_mode(False):  # parameters made in inference mode could not be patched outside it
-        autoencoder = LinearAutoencoder.load(WEIGHTS / VAE_FILE)
-        weights = load_file(WEIGHTS / TRANSFORMER_FILE)
+        weights, autoencoder = read_weights()
         return build_model(FluxConfig(), weights, autoencoder), DemoVAE(autoencoder)

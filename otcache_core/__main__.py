@@ -59,7 +59,9 @@ def parser(bench: bool) -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="search compute steps on the embedded model; many can share a study")
     search.add_argument("--budget", type=int, required=True, help="model evaluations")
     search.add_argument("--trials", type=int, default=60, help="trials of the study in all (%(default)s)")
-    search.add_argument("--storage", metavar="URL|FILE", help="where the study is kept: an SQLite file or a database URL")
+    search.add_argument("--storage", metavar="WHERE", help="where the study is kept: an SQLite file, journal:FILE on a shared "
+                        "disk, grpc://host:port or a database URL; where one has a password, env:OTCACHE_STORAGE or file:NAME "
+                        "(in this folder) names it instead")  # fmt: skip
     search.add_argument("--out", metavar="FILE", help="write the best schedule as JSON")
     search.add_argument("--cases", type=int, default=6, help="calibration cases (%(default)s)")
     search.add_argument("--seed", type=seed, default=0, help="seed of the search (%(default)s)")
@@ -95,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def complain(message: str) -> int:
     """Print one line to stderr, whatever the message holds."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    from .calibration.places import without_passwords  # of an argument in the wrong place
+
+    line = without_passwords(" ".join("".join(c if c.isprintable() else " " for c in message).split()))
     print(f"otcache: {line}", file=sys.stderr)
     return 2
 
@@ -175,14 +179,18 @@ def run_search(options: argparse.Namespace) -> int:
                 raise OTCacheError(f"{options.out} is a folder; give the name of a file in it.")
             stack.enter_context(output_folder(Path(options.out).parent))
         limit_threads()
-        from .calibration.study import open_storage
+        from .calibration.places import find_place, has_password
+        from .calibration.storages import open_storage
         from .commands.bars import Bars
         from .commands.search import demo_search
         from .commands.show import describe
 
-        open_storage(options.storage)
+        place = find_place(options.storage, Path.cwd())
+        if has_password(options.storage or ""):
+            print("otcache: others can see a password here; use --storage env:OTCACHE_STORAGE instead.", file=sys.stderr)
+        open_storage(place)
         with Bars() as bars:
-            schedule = demo_search(options.budget, options.trials, options.cases, options.seed, options.storage, bars)
+            schedule = demo_search(options.budget, options.trials, options.cases, options.seed, place, bars)
         if options.out:
             schedule.save(options.out)
     print(describe(schedule, sys.stdout.encoding))

@@ -4,15 +4,14 @@ A metric is `metric(images, references) -> float64 [n]`, one number a picture, f
 computed on the device of `images`.
 """
 
-import pickle
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import OTCacheError
+from .lpips_network import load_network
 from .similarity import one_minus_ms_ssim, one_minus_ssim
 
 Metric = Callable[[torch.Tensor, torch.Tensor], np.ndarray]
@@ -63,13 +62,13 @@ def structure_rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray
 def lpips(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
     """LPIPS (Zhang et al. 2018, AlexNet), smaller is better, 0 is equal; computed where the pictures are.
 
-    Its backbone is torchvision's and lies in torch's hub folder; where it is missing it is downloaded, so this metric is only
-    used when asked for by name. Raises `OTCacheError` for a side under 31 pixels, when the package is not installed, or when
-    the backbone cannot be had.
+    Nothing is downloaded here: see `prepare_lpips`. Raises `OTCacheError` for a side under 31 pixels, when the package is not
+    installed, or when its backbone is in no folder.
     """
     if (side := min(images.shape[-2:])) < LPIPS_SIDE:
         raise OTCacheError(f"Pictures of {side} pixels are too small for LPIPS; decode at {LPIPS_SIDE} pixels or more.")
-    network = _lpips_network().to(images.device)
+    prepare_lpips()
+    network = _network.to(images.device)
     with torch.inference_mode():
         values = network(images.float() * 2 - 1, references.to(images.device).float() * 2 - 1)
     return values.numpy(force=True).astype(np.float64).reshape(-1)
@@ -79,24 +78,11 @@ LPIPS_SIDE = 31  # what AlexNet's first convolution and two poolings need
 _network = None
 
 
-def _lpips_network() -> torch.nn.Module:
+def prepare_lpips(folders: Sequence[str | Path] = (), download: bool = False) -> None:
+    """Load what `lpips` needs, once a process: see `lpips_network.load_network`, whose errors it raises."""
     global _network
     if _network is None:
-        try:
-            import lpips as package
-
-            with warnings.catch_warnings():  # it calls torchvision by names that were given up
-                warnings.simplefilter("ignore")
-                _network = package.LPIPS(net="alex", verbose=False).eval()
-        except ImportError:
-            raise OTCacheError('Metric "lpips" needs a package: run "pip install lpips", or use "ms-ssim*rmse".') from None
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # no network, or a broken file
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
-            raise OTCacheError(
-                f'The backbone of "lpips" could neither be loaded from {folder} nor downloaded ({error}); delete a broken '
-                'file there, or use "ms-ssim*rmse".'
-            ) from None
-    return _network
+        _network = load_network(folders, download)
 
 
 # Distances that a search can minimise: 0 is equal, smaller is better.

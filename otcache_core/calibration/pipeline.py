@@ -14,6 +14,7 @@ from .guard import GUARDED, STATE_AWARE, Candidate, Guarded, guard
 from .live import Live
 from .memo import Memo, model_memo
 from .metrics import DEFAULT, check_metric
+from .places import Place
 from .recording import Meter, Observed, Paths, Progress, observe
 from .scoring import Scorer
 from .search import Standing, search_steps
@@ -32,10 +33,11 @@ class Settings:
     """What a calibration is asked for; the defaults suit 50 steps.
 
     allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
-    tries fewer candidates. storage: the search's Optuna storage; memory: a folder for all other measurements. With both,
-    an interrupted calibration goes on where it stopped. model, model_class, noise: as in `Schedule`. identity: what tells
-    this model, with all that it runs with, from every other one; measurements of the same identity are trusted, so that
-    machines that round differently can share them. Without it they are used only where the full runs agree.
+    tries fewer candidates. storage: where the search's trials are kept (see `open_storage`); memory: a folder for all other
+    measurements. With both, an interrupted calibration goes on where it stopped. model, model_class, noise: as in
+    `Schedule`. identity: what tells this model, with all that it runs with, from every other one; measurements of the same
+    identity are trusted, so that machines that round differently can share them. Without it they are used only where the
+    full runs agree.
     """
 
     budgets: Sequence[int] = BUDGETS
@@ -46,7 +48,7 @@ class Settings:
     gamma: float = 4.0
     metric: str = DEFAULT
     seed: int = 0
-    storage: str | None = None
+    storage: str | Place | None = None
     memory: str | None = None
     model: str = ""
     model_class: str = ""

@@ -1,5 +1,6 @@
 """Recording a model: full runs, how errors grow, and every graph's own paths; all that later stages need beside the model."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -84,7 +85,8 @@ def record_cases(
     """Full runs of all cases; raises `OTCacheError` for no cases, a bad grid, or a run that is not finite.
 
     folder: where finished runs are kept and found again when an interrupted recording is repeated; it must belong to these
-    cases and this grid alone. What is found is checked with one evaluation, for the model may be another.
+    cases and this grid alone. What is found is checked with one evaluation, for the model may be another; what is damaged is
+    recorded again, and what cannot be kept is recorded all the same, each with a line in the log.
     """
     if not len(cases):
         raise OTCacheError("The calibration set is empty; give at least one case (a prompt and a seed).")
@@ -95,15 +97,33 @@ def record_cases(
     spool = Spool()
     for number, case in enumerate(cases, 1):
         path = folder and Path(folder) / f"{number}.safetensors"
-        found = load_trajectory(path) if path and path.exists() else None
-        if found is None or not repeats(generator, case, found):
+        found = _kept(path, generator, case, sigmas) if path and path.exists() else None
+        if found is None:
             found = record(generator, case, sigmas)
             if path:
-                found.save(path)
+                _keep(found, path)
         spool.append(found)
         if progress:
             progress("record", number, len(cases), "")
     return spool
+
+
+def _kept(path: Path, generator: Generator, case, sigmas: np.ndarray) -> Trajectory | None:
+    """The run that lies there, or None if it is damaged or not of this case on this grid."""
+    try:
+        found = load_trajectory(path)
+    except OTCacheError as error:
+        logging.warning("OTCache: %s", error)
+        return None
+    same = np.array_equal(found.sigmas, sigmas) and found.x.shape[1:] == generator.noise(case).shape
+    return found if same and repeats(generator, case, found) else None
+
+
+def _keep(run: Trajectory, path: Path) -> None:
+    try:
+        run.save(path)
+    except OTCacheError as error:  # minutes of evaluations are not thrown away for it
+        logging.warning("OTCache: %s", error)
 
 
 def repeats(generator: Generator, case, recorded: Trajectory) -> bool:

@@ -13,8 +13,10 @@ import numpy as np
 
 from ..errors import OTCacheError
 from ..schedules.schedule import check_budget
+from .places import Place, find_place
 from .scoring import Scorer
-from .study import import_optuna, open_study
+from .storages import import_optuna, kept
+from .study import open_study
 
 if TYPE_CHECKING:
     import optuna
@@ -93,7 +95,7 @@ def search_steps(
     trials: int = 60,
     starts: Sequence[Sequence[int]] = (),
     seed: int = 0,
-    storage: str | None = None,
+    storage: str | Place | None = None,
     context: str = "",
     progress: Callable[[Standing], None] | None = None,
     identity: str = "",
@@ -103,7 +105,7 @@ def search_steps(
     starts: schedules to try first. Every other trial after them is a local move of the best one so far, the rest are
     TPE's; a schedule that was tried before costs nothing. With `storage` the study is kept there and continues where it
     stopped, whatever stopped it, if it is this model's (see `open_study`). `progress(standing)` is called after every trial.
-    Raises `OTCacheError` for numbers out of range or a storage that cannot be opened.
+    Raises `OTCacheError` for numbers out of range or a storage that cannot be opened or fails.
     """
     steps = len(scorer.sigmas) - 1
     check_budget(budget, steps)
@@ -113,7 +115,15 @@ def search_steps(
         raise OTCacheError(f"seed is {seed}, but must not be negative; 0 is a good number.")
     if budget == 1:
         return (0,), scorer.score((0,))
-    optuna, study = import_optuna(), open_study(scorer, budget, storage, context, identity)
+    place = find_place(storage)
+    study = open_study(scorer, budget, place, context, identity)
+    with kept(place):
+        return _go_on(study, scorer, budget, trials, starts, seed, progress)
+
+
+def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, starts, seed: int, progress):
+    """`search_steps` in an opened study."""
+    optuna, steps = import_optuna(), len(scorer.sigmas) - 1
     complete, state = (optuna.trial.TrialState.COMPLETE,), optuna.trial.TrialState
     finished = (*complete, state.PRUNED)
 

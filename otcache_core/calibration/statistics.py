@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from ..errors import OTCacheError
 from ..files import written_whole
 from ..sampling.rehearsal import Recording, Visit
+from ..schedules.json_limits import check_size
 from ..schedules.schedule import BANDS, HISTORY, Noise, Number, check_sigmas, check_steps
 from .inner_products import Recorded, recorded
 
@@ -23,6 +24,7 @@ LARGEST = 1e30  # of all numbers in a file, so that no sum of products overflows
 ALIKE = 1e-3  # relative: moves that are the same
 ROUNDING, TINY = 1e-5, 1e-30  # what float32 may do to inner products, relative and near zero
 MOST_BYTES = 8 * 2**20
+MOST_VALUES, MOST_NAMES = 100_000, 1_000  # of its description
 MOST_STEPS = 250  # of a run that is learnt from
 LADDER = (0.12, 0.24)  # of the steps: the budgets that are rehearsed
 REACH = 1.5  # times the highest of them: where a budget asked for is served well enough
@@ -163,12 +165,15 @@ def load_statistics(path: str | Path) -> Statistics:
             raise OTCacheError(f"Cannot read statistics from {path}: there is no such file; check the path.")
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB")
+        with path.open("rb") as begin:
+            if int.from_bytes(begin.read(8), "little") > MOST_BYTES // 4:  # its header's, which takes 30 times that to read
+                raise ValueError("it is damaged")
         with safe_open(path, framework="np") as file:
             return _read(file)
     except OTCacheError:
         raise
     except (OSError, SafetensorError, ValueError) as error:
-        reason = str(error).split("\n")[0][:200]
+        reason = "".join(c if c.isprintable() else " " for c in str(error).split("\n")[0][:200])
         if isinstance(error, ValidationError):
             reason = "its description is damaged or of another version"
         raise OTCacheError(
@@ -180,6 +185,7 @@ def _read(file) -> Statistics:
     described = (file.metadata() or {}).get(FORMAT)
     if described is None:
         raise ValueError("it is of another kind")
+    check_size(described, values=MOST_VALUES, names=MOST_NAMES)
     told = _Description.model_validate_json(described)
     names = {"sigmas", "grams", "moves"} | {f"{n}.{k}" for n in ("gram", "moments", "squares") for k in range(len(told.visits))}
     rehearsals = {chosen: tuple(pair) for chosen, *pair in told.rehearsals}

@@ -10,17 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from . import conditioning
-from .autoencoder import LinearAutoencoder
 from .model import FluxTransformer
 from .scenes import Scene, sample_scene
+from .stored import WEIGHTS, read_weights
 
-WEIGHTS = Path(__file__).parent / "weights"
-TRANSFORMER_FILE = "transformer.safetensors"
-VAE_FILE = "vae.safetensors"
 LATENT_SHAPE = (16, 16, 16)
 
 
@@ -58,12 +54,12 @@ class DemoGenerator:
     ):
         """Load ``transformer.safetensors`` and ``vae.safetensors`` from a folder.
 
-        Raises FileNotFoundError when a file is missing and RuntimeError when keys or shapes differ.
+        Raises `OTCacheError` when they are missing, damaged or another model's.
         """
         self.cfg, self.shift, self.steps, self.device = cfg, shift, steps, torch.device(device)
-        self.autoencoder = LinearAutoencoder.load(Path(weights) / VAE_FILE)
+        tensors, self.autoencoder = read_weights(weights)
         self.model = FluxTransformer()
-        self.model.load_state_dict(load_file(Path(weights) / TRANSFORMER_FILE))  # copies bf16 into float32
+        self.model.load_state_dict(tensors)  # copies bf16 into float32
         self.model.eval().requires_grad_(False).to(self.device)
         self._null = conditioning.encode_null(1)
         self._condition = lru_cache(maxsize=4096)(lambda scene: conditioning.encode([scene]))

@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from .autoencoder import LinearAutoencoder
 from .conditioning import encode, encode_null
-from .generator import TRANSFORMER_FILE, VAE_FILE, DemoGenerator, cases
+from .generator import DemoGenerator, cases
 from .model import FluxTransformer
 from .scenes import draw, sample_scene
+from .stored import TRANSFORMER_FILE, VAE_FILE
 
 BATCH, PEAK_LR, WARMUP, EMA, DROP = 64, 1.5e-3, 150, 0.9993, 0.1
 CHECKPOINT = "checkpoint.pt"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import OTCacheError
 from ..files import write_text
+from .json_limits import FIRST_ERROR, check_size
 
 MAX_STEPS = 10_000
 MAX_FILE_BYTES = 16 * 2**20
@@ -19,6 +20,7 @@ FLOW_TOP = 1.02  # sigmas of flow models end at 1, but for rounding and a little
 BANDS = 2  # spatial frequency bands that fitted weights may tell apart
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Row = Annotated[tuple[Number, ...], Field(min_length=1, max_length=HISTORY * BANDS, **FIRST_ERROR)]
 PredictorKind = Literal["hold", "linear", "quadratic", "mean_velocity", "fitted"]
 Noise = Literal["", "flow", "diffusion"]
 Stage = Literal["full", "uniform", "preset", "reference", "anchor", "interpolated", "graph", "search"]
@@ -60,11 +62,11 @@ class Schedule(Record):
     format: Literal["otcache-schedule"] = "otcache-schedule"
     version: Literal[1] = 1
     name: Annotated[str, Field(max_length=200)] = ""
-    sigmas: Annotated[tuple[Number, ...], Field(min_length=2, max_length=MAX_STEPS + 1)]
-    compute_steps: Annotated[tuple[int, ...], Field(min_length=1, max_length=MAX_STEPS)]
+    sigmas: Annotated[tuple[Number, ...], Field(min_length=2, max_length=MAX_STEPS + 1, **FIRST_ERROR)]
+    compute_steps: Annotated[tuple[int, ...], Field(min_length=1, max_length=MAX_STEPS, **FIRST_ERROR)]
     predictor: Predictor = Predictor()
-    weights: tuple[Annotated[tuple[Number, ...], Field(min_length=1, max_length=HISTORY * BANDS)], ...] | None = None
-    spans: tuple[Annotated[int, Field(ge=0, le=MAX_STEPS)], ...] | None = None
+    weights: Annotated[tuple[Row, ...], Field(**FIRST_ERROR)] | None = None
+    spans: Annotated[tuple[Annotated[int, Field(ge=0, le=MAX_STEPS)], ...], Field(**FIRST_ERROR)] | None = None
     stage: Stage = "full"
     model: Annotated[str, Field(max_length=200)] = ""
     model_class: Annotated[str, Field(max_length=200)] = ""
@@ -74,11 +76,11 @@ class Schedule(Record):
     shift: Number | None = None
     metric: Annotated[str, Field(max_length=100)] = ""
     score: Number | None = None
-    cases: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=10_000)] = ()
-    parents: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100)] = ()
+    cases: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=10_000, **FIRST_ERROR)] = ()
+    parents: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100, **FIRST_ERROR)] = ()
     provenance: Annotated[str, Field(max_length=4000)] = ""
     versions: dict[Annotated[str, Field(max_length=50)], Annotated[str, Field(max_length=100)]] = {}
-    prepared: Annotated[tuple[Schedule, ...], Field(max_length=MAX_STEPS)] = ()
+    prepared: Annotated[tuple[Schedule, ...], Field(max_length=MAX_STEPS, **FIRST_ERROR)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Schedule:
@@ -224,9 +226,12 @@ def load_schedule(path: str | Path) -> Schedule:
 def parse_schedule(data: bytes | str, source: str = "schedule") -> Schedule:
     """A schedule from JSON text; raises `OTCacheError` naming `source`, the field and the fix."""
     try:
+        check_size(data)
         return Schedule.model_validate_json(data, strict=True)
     except ValidationError as error:
         raise OTCacheError(_sentence(error, source)) from None
+    except ValueError as error:
+        raise OTCacheError(f"{source}: {error}; choose another file.") from None
 
 
 def uniform_steps(budget: int, steps: int) -> tuple[int, ...]:

@@ -69,16 +69,60 @@ def test_every_size_from_31_pixels_up_can_be_compared(metrics, file, backbone):
         assert metrics.lpips(pictures(0, 1, side), pictures(1, 1, side))[0] > 0
 
 
+@pytest.fixture
+def models(host, monkeypatch, tmp_path):
+    """An own folder of models, with one more folder that ComfyUI knows."""
+    import folder_paths
+
+    (tmp_path / "models" / "other").mkdir(parents=True)
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "other", ([str(tmp_path / "models" / "other")], set()))
+    return tmp_path / "models"
+
+
+@pytest.mark.parametrize("folder", ["lpips", "other"])
+def test_a_backbone_in_a_model_folder_is_found(host, metrics, models, backbone, folder):
+    (models / folder).mkdir(exist_ok=True)
+    torch.save(backbone, models / folder / FILE)
+    images = pictures(0, 1).movedim(1, -1)
+    assert "LPIPS: 0.0000" in host.run("OTCompare", cached=images, full=images.clone(), lpips=True)[0]
+
+
+def test_the_node_downloads_it_only_when_told(host, metrics, models, backbone, monkeypatch):
+    images, asked = pictures(0, 1).movedim(1, -1), []
+
+    def fetch(url, target, hash_prefix=None, progress=True):
+        asked.append((url.rpartition("/")[2], hash_prefix))
+        torch.save(backbone, target)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    inputs = {"cached": images, "full": images.clone(), "lpips": True}
+    assert "LPIPS: not measured" in host.run("OTCompare", **inputs)[0] and not asked and not (models / "lpips").exists()
+    assert "LPIPS: 0.0000" in host.run("OTCompare", download=True, **inputs)[0]
+    assert asked == [(FILE, "7be5be79")] and (models / "lpips" / FILE).is_file()
+
+
+def test_loading_it_leaves_chance_as_it_was(metrics, file, backbone):
+    torch.save(backbone, file)
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    metrics.prepare_lpips()
+    assert torch.equal(torch.rand(3), wanted)
+
+
 def test_the_node_shows_it(host, metrics, file, backbone):
     torch.save(backbone, file)
     images = pictures(0, 1).movedim(1, -1)
     assert "LPIPS: 0.0000" in host.run("OTCompare", cached=images, full=images.clone(), lpips=True)[0]
 
 
-def test_without_its_backbone_it_says_where_that_belongs(metrics, file):
+@pytest.mark.parametrize("download", [False, True])
+def test_without_its_backbone_it_says_where_that_belongs(metrics, file, download):
     with pytest.raises(metrics.OTCacheError) as error:
-        metrics.lpips(pictures(0), pictures(1))
-    assert str(file.parent) in str(error.value) and "no route to" in str(error.value) and metrics.DEFAULT in str(error.value)
+        metrics.prepare_lpips(download=download)
+    assert str(file.parent) in str(error.value) and metrics.DEFAULT in str(error.value) and FILE in str(error.value)
+    assert ("no route to" in str(error.value)) == download
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network", "half"])
@@ -86,7 +130,7 @@ def test_a_broken_backbone_is_our_error_and_the_next_one_is_tried(metrics, file,
     torch.save(backbone, file)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    with pytest.raises(metrics.OTCacheError, match="delete a broken file there"):
+    with pytest.raises(metrics.OTCacheError, match="is damaged; delete it"):
         metrics.lpips(pictures(0), pictures(1))
     file.write_bytes(whole)
     assert (metrics.lpips(pictures(0), pictures(1)) > 0).all()

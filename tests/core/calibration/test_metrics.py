@@ -1,6 +1,7 @@
 import re
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -232,17 +233,28 @@ def test_lpips_without_its_package_says_what_to_install(monkeypatch):
         distance("lpips")(pictures(), pictures())
 
 
-def test_lpips_without_a_network_says_so(monkeypatch):
-    class Package:
-        @staticmethod
-        def LPIPS(**_):  # noqa: N802
-            raise OSError("no route to host")
+@pytest.mark.parametrize("download", [False, True])
+def test_lpips_without_its_backbone_downloads_it_only_when_told(monkeypatch, tmp_path, download):
+    """The package and torchvision stand in as empty modules: it must not come to them."""
+    asked, weights = [], SimpleNamespace(AlexNet_Weights=SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url="http://a/b.pth")))
+
+    def refuse(url, *_args, **_options):
+        asked.append(url)
+        raise OSError("no route to host")
 
     monkeypatch.setattr(metrics, "_network", None)
-    monkeypatch.setitem(sys.modules, "lpips", Package)
-    with pytest.raises(OTCacheError, match=f"no route to host.*{re.escape(DEFAULT)}"):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name, module in (("lpips", SimpleNamespace()), ("torchvision", SimpleNamespace()), ("torchvision.models", weights)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    words = "no route to host" if download else "allow its download"
+    with pytest.raises(OTCacheError, match=f"{words}.*{re.escape(DEFAULT)}") as error:
+        metrics.prepare_lpips([tmp_path / "lpips"], download)
+    assert str(tmp_path / "lpips") in str(error.value) and "http://a/b.pth" in str(error.value)
+    assert asked == ["http://a/b.pth"] * download and metrics._network is None  # a later try may succeed
+    with pytest.raises(OTCacheError, match="allow its download"):
         distance("lpips")(pictures(), pictures())
-    assert metrics._network is None  # a later try may succeed
+    assert len(asked) == download
 
 
 def test_lpips_is_given_pictures_in_its_own_range(monkeypatch):

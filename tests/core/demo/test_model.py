@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from otcache_core.demo.generator import WEIGHTS
 from otcache_core.demo.model import FluxConfig, FluxTransformer, apply_rope, rope_table
+from otcache_core.demo.stored import WEIGHTS
 
 
 def comfy_shapes() -> dict[str, tuple[int, ...]]:

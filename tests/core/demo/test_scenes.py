@@ -8,8 +8,8 @@ import torch
 
 from otcache_core.demo import conditioning
 from otcache_core.demo.autoencoder import LinearAutoencoder
-from otcache_core.demo.generator import VAE_FILE, WEIGHTS
 from otcache_core.demo.scenes import SLOTS, Scene, caption, draw, sample_scene
+from otcache_core.demo.stored import VAE_FILE, WEIGHTS
 
 
 def some(n: int, seed: int) -> list[Scene]:
