@@ -8,7 +8,7 @@ from ..sampling.rollout import FITTED
 from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import Recorded
-from .statistics import TINY, Statistics
+from .statistics import Statistics
 
 GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large errors, with and without the gains below
 TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
@@ -27,7 +27,7 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
     steps = len(grid) - 1
     if budget == steps:
         return tuple(range(steps))
-    if statistics.held and evenly(statistics):
+    if statistics.held and steps <= FEW_STEPS:
         return even_steps(budget, steps)
     inner = within(statistics.recorded, grid)
     solved = partial(held_paths if statistics.held else fitted_paths, whole=inner.sigmas[0] == statistics.sigmas[0])
@@ -45,8 +45,8 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
 
 
 def paths(statistics: Statistics, most: int) -> dict[int, tuple[int, ...]]:
-    """The path on the recorded grid at every budget up to `most`: the graph's, or even ones where noise likes them better."""
-    if statistics.held and evenly(statistics):
+    """The path on the recorded grid at every budget up to `most`: the graph's, or even steps where noise is added to few."""
+    if statistics.held and statistics.steps <= FEW_STEPS:
         return {budget: even_steps(budget, statistics.steps) for budget in range(1, most + 1)}
     return (held_paths if statistics.held else fitted_paths)(statistics.recorded, most)
 
@@ -54,21 +54,11 @@ def paths(statistics: Statistics, most: int) -> dict[int, tuple[int, ...]]:
 def even_steps(budget: int, steps: int) -> tuple[int, ...]:
     """`budget` of N = `steps` at even distances, the last three quarters of a distance before the end.
 
-    Where noise is added and steps are few, they can be better than the graph's, which knows one run's noise too well.
+    Where noise is added and steps are few they are better than the graph's, which knows one run's noise too well. (Telling
+    that from rehearsals of one run was tried: it chose wrongly about as often as rightly.)
     """
     last = steps - REST * steps / budget
     return tuple(round(number * last / max(budget - 1, 1)) for number in range(budget))
-
-
-def evenly(statistics: Statistics) -> bool:
-    """Whether even steps came nearer than others in the rehearsals, budgets in which both were made taken together."""
-    by_budget: dict[int, dict[bool, float]] = {}
-    for chosen, (error, square) in statistics.rehearsals.items():
-        of = by_budget.setdefault(len(chosen), {})
-        even = chosen == even_steps(len(chosen), statistics.steps)
-        of[even] = min(error / max(square, TINY), of.get(even, np.inf))
-    pairs = [of for of in by_budget.values() if len(of) == 2]
-    return sum(np.log(max(of[True], TINY) / max(of[False], TINY)) for of in pairs) < 0
 
 
 def held_paths(denoised: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:

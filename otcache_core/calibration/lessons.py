@@ -12,7 +12,7 @@ from ..sampling.patches import Patches
 from ..sampling.rehearsal import Recording, Rehearsal
 from ..sampling.rollout import Generator
 from ..sampling.trajectory import Trajectory
-from .learnt_paths import even_steps, paths
+from .learnt_paths import paths
 from .statistics import REACH, Origin, Statistics, of_recording, rehearsed_budgets, summed
 
 ELEMENTS = 2**16  # of a latent that are kept
@@ -21,17 +21,14 @@ ELEMENTS = 2**16  # of a latent that are kept
 def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, asked: int = 0) -> list[tuple[int, ...]]:
     """The compute steps to rehearse: those of `known` lessons on the same grid, so that both add up, else the graph's own.
 
-    asked: the budget that is wanted, as in `rehearsed_budgets`. Where denoised latents are held, even steps too.
+    asked: the budget that is wanted, as in `rehearsed_budgets`.
     """
     budgets = rehearsed_budgets(statistics.steps, asked)
     before = list(known.rehearsals) if known is not None else []
     if before:
         budgets = [budget for budget in budgets if budget > REACH * max(map(len, before))]
     graph = paths(statistics, max(budgets, default=1))
-    chosen = [graph[budget] for budget in budgets]
-    if statistics.held:
-        chosen += [steps for steps in (even_steps(budget, statistics.steps) for budget in budgets) if steps not in chosen]
-    return [*before, *chosen]
+    return [*before, *(graph[budget] for budget in budgets)]
 
 
 def rehearsed(

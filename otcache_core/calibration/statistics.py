@@ -98,12 +98,11 @@ class Statistics:
 
     @cached_property
     def errors(self) -> dict[int, float]:
-        """{budget: relative root mean square error of the final latent}, as measured in rehearsals, the best of each budget."""
-        found: dict[int, float] = {}
-        for steps, (error, square) in self.rehearsals.items():
-            if square > TINY:
-                found[len(steps)] = min(float(np.sqrt(error / square)), found.get(len(steps), np.inf))
-        return found
+        """{budget: relative root mean square error of the final latent}, as measured in rehearsals."""
+        sums: dict[int, np.ndarray] = {}
+        for steps, pair in self.rehearsals.items():
+            sums[len(steps)] = sums.get(len(steps), 0.0) + np.array(pair)
+        return {budget: float(np.sqrt(error / square)) for budget, (error, square) in sums.items() if square > TINY}
 
     def fits(self, other: "Statistics") -> bool:
         """Whether `other` can be added: the same grid, origin and response of the sampler."""
