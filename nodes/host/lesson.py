@@ -8,14 +8,9 @@ from dataclasses import replace
 import comfy.model_management
 import numpy as np
 
+from ...otcache_core.calibration.ladder import rehearsed_budgets
 from ...otcache_core.calibration.lessons import rehearsal_steps, rehearsed
-from ...otcache_core.calibration.statistics import (
-    MOST_STEPS,
-    Origin,
-    Statistics,
-    of_recording,
-    rehearsed_budgets,
-)  # fmt: skip
+from ...otcache_core.calibration.statistics import MOST_STEPS, Origin, Statistics, of_recording
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.rehearsal import Recorder, Recording, Rehearsal
 from .run import HostRun

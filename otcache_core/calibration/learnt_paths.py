@@ -8,12 +8,12 @@ from ..sampling.rollout import FITTED
 from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import Recorded
+from .ladder import FEW_STEPS
 from .statistics import Statistics
 
 GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large errors, with and without the gains below
 TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
 REST = 0.75  # of a distance: what even steps leave after the last
-FEW_STEPS = 30  # runs of no more go without that
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
 
 

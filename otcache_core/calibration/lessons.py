@@ -12,8 +12,9 @@ from ..sampling.patches import Patches
 from ..sampling.rehearsal import Recording, Rehearsal
 from ..sampling.rollout import Generator
 from ..sampling.trajectory import Trajectory
+from .ladder import reach, rehearsed_budgets
 from .learnt_paths import paths
-from .statistics import REACH, Origin, Statistics, of_recording, rehearsed_budgets, summed
+from .statistics import Origin, Statistics, of_recording, summed
 
 ELEMENTS = 2**16  # of a latent that are kept
 
@@ -26,7 +27,7 @@ def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, ask
     budgets = rehearsed_budgets(statistics.steps, asked)
     before = list(known.rehearsals) if known is not None else []
     if before:
-        budgets = [budget for budget in budgets if budget > REACH * max(map(len, before))]
+        budgets = [budget for budget in budgets if budget > reach(statistics.steps) * max(map(len, before))]
     graph = paths(statistics, max(budgets, default=1))
     return [*before, *(graph[budget] for budget in budgets)]
 

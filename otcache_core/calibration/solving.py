@@ -18,8 +18,9 @@ from ..sampling.rehearsal import Visit
 from ..sampling.rollout import FITTED
 from ..schedules.extrapolation import prior_weights
 from ..schedules.schedule import HISTORY, Schedule, check_budget, check_sigmas, make_schedule
+from .ladder import LEAST
 from .learnt_paths import EDGE, paths, steps_on
-from .statistics import LEAST, Statistics
+from .statistics import Statistics
 
 RIDGE = 1e-3  # of the fit: pulls weights towards the prior, relative to the mean square of the evaluations
 FARTHEST = 30.0  # logarithm: the ridge where no gaps are alike, which leaves the prior alone
@@ -55,11 +56,11 @@ def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
 def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int]) -> Schedule:
     """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics`; raises `OTCacheError`.
 
-    Without weights where the sampler adds noise: denoised latents are held then.
+    Without weights, to hold, where the sampler adds noise or where more evaluations came no nearer in rehearsals.
     """
     grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
     how = {"predictor": {"kind": "hold"}}
-    if not first.held:
+    if first.settles and not first.held:
         rows = weights([sight for known in statistics for sight in sights(known)], grid, compute_steps)
         how = {"predictor": FITTED, "weights": rows}
     origin, runs = first.origin, sum(known.runs for known in statistics)

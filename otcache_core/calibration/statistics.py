@@ -26,9 +26,7 @@ ROUNDING, TINY = 1e-5, 1e-30  # what float32 may do to inner products, relative 
 MOST_BYTES = 8 * 2**20
 MOST_VALUES, MOST_NAMES = 100_000, 1_000  # of its description
 MOST_STEPS = 250  # of a run that is learnt from
-LADDER = (0.12, 0.24)  # of the steps: the budgets that are rehearsed
-REACH = 1.5  # times the highest of them: where a budget asked for is served well enough
-LEAST = 5  # evaluations of a rehearsal
+SETTLED = 0.8  # of the error at the smallest rehearsed budget: what that at the largest has to be below
 
 Square = Annotated[float, Field(ge=0, lt=LARGEST, allow_inf_nan=False)]
 
@@ -103,6 +101,13 @@ class Statistics:
         for steps, pair in self.rehearsals.items():
             sums[len(steps)] = sums.get(len(steps), 0.0) + np.array(pair)
         return {budget: float(np.sqrt(error / square)) for budget, (error, square) in sums.items() if square > TINY}
+
+    @property
+    def settles(self) -> bool:
+        """Whether more evaluations came nearer in rehearsals. Some samplers of high order make more of any error, so that
+        nothing can be fitted to where they went."""
+        errors = [error for _, error in sorted(self.errors.items())]
+        return len(errors) < 2 or errors[-1] < SETTLED * errors[0]
 
     def fits(self, other: "Statistics") -> bool:
         """Whether `other` can be added: the same grid, origin and response of the sampler."""
@@ -236,15 +241,3 @@ def of_recording(recording: Recording, origin: Origin = Origin()) -> Statistics:
     seen, response = recorded(recording.trajectories), recording.response
     moves = np.diff(seen.sigmas) if response.moves is None else response.moves
     return Statistics(seen.sigmas, seen.bands.shape[1], seen.bands.sum(1), {}, {}, moves, response.astray, origin)
-
-
-def rehearsed_budgets(steps: int, asked: int = 0) -> list[int]:
-    """The budgets to rehearse for a run of `steps`: 18 evaluations in all for 50 of them, 5 for 20.
-
-    asked: the budget that is wanted. Far above the others it is rehearsed too, up to half the steps: what is learnt at long
-    gaps says little of short ones.
-    """
-    most = steps // 2
-    ladder = {min(max(round(share * steps), LEAST), most) for share in LADDER} - {0, 1}
-    wanted = min(asked, most)
-    return sorted(ladder | {wanted} if ladder and wanted > REACH * max(ladder) else ladder)

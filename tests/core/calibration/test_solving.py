@@ -10,11 +10,12 @@ from mixture import MixtureGenerator, linear_sigmas
 from strategies import sigma_grids
 
 from otcache_core.calibration.inner_products import Recorded
+from otcache_core.calibration.ladder import rehearsed_budgets
 from otcache_core.calibration.learnt_paths import EDGE, at_sigmas, even_steps, held_paths, paths, within
 from otcache_core.calibration.lessons import rehearsal_steps
 from otcache_core.calibration.metrics import psnr
 from otcache_core.calibration.solving import STEEP, Sight, covers, expected_errors, fitted, sights, solve, weights
-from otcache_core.calibration.statistics import Statistics, of_recording, rehearsed_budgets, summed
+from otcache_core.calibration.statistics import Statistics, of_recording, summed
 from otcache_core.demo.generator import DemoGenerator, cases
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.rehearsal import Rehearsal, Visit
@@ -270,7 +271,7 @@ def test_sights_are_the_visits_and_the_recorded_run(known):
 def test_a_budget_that_is_asked_for_later_joins_the_rehearsals_of_before(known):
     asked = rehearsal_steps(known, asked=8)
     assert [len(steps) for steps in asked] == [5, 8]
-    assert rehearsal_steps(known, known, asked=7) == list(known.rehearsals)
+    assert rehearsal_steps(known, known, asked=6) == list(known.rehearsals)
     again = rehearsal_steps(known, known, asked=8)
     assert again == [*known.rehearsals, asked[-1]] and rehearsal_steps(known, known) == list(known.rehearsals)
 
@@ -394,6 +395,16 @@ def test_where_noise_is_added_denoised_latents_are_held_on_even_steps_of_few(kno
         assert made.compute_steps == even_steps(budget, STEPS) == paths(held, 7)[budget]
     fine = linear_sigmas(40, 3.0)
     assert solve([held], fine, 6).compute_steps != even_steps(6, 40) and solve([held], fine, 6).budget == 6
+
+
+def test_where_more_evaluations_came_no_nearer_steps_are_held(known):
+    small, large = sorted(known.rehearsals, key=len)
+    for error, settles in ((0.5, True), (0.9, False), (2.0, False)):
+        told = replace(known, rehearsals={small: (1.0, 100.0), large: (error**2, 100.0)})
+        made = solve([told], known.sigmas, 6)
+        assert told.settles == settles and (made.predictor.kind == "fitted") == settles
+        assert made.compute_steps == solve([known], known.sigmas, 6).compute_steps
+    assert replace(known, rehearsals={small: (1.0, 100.0)}).settles
 
 
 def test_held_paths_need_nothing_where_denoised_latents_do_not_change():
