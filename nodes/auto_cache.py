@@ -20,7 +20,7 @@ class OTAutoCache(io.ComfyNode):
             node_id="OTAutoCache",
             display_name="OT Auto Cache",
             description="Makes every sampler after it faster. The first picture of a model is made in full, and the model is "
-            "learnt from it: a quarter to a half longer, once. From then on, also after a restart, only some steps run the "
+            "learnt from it: about half as long again, once. From then on, also after a restart, only some steps run the "
             "model and the others are predicted. LoRA, prompt, size and guidance may change.",
             search_aliases=[*ALIASES, *WANTED],
             hidden=[io.Hidden.unique_id],

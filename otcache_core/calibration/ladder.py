@@ -15,6 +15,8 @@ def rehearsed_budgets(steps: int, asked: int = 0) -> list[int]:
     most = steps // 2
     ladder = {min(max(round(share * steps), LEAST), most) for share in LADDER} - {0, 1}
     wanted = min(asked, most)
+    if ladder and steps <= FEW_STEPS and wanted > reach(steps) * min(ladder):
+        return sorted({min(ladder), wanted})  # in place of the other, which would be half a run more
     return sorted(ladder | {wanted} if ladder and wanted > reach(steps) * max(ladder) else ladder)
 
 

@@ -136,7 +136,7 @@ def test_rehearsed_budgets(steps, budgets):
 
 @pytest.mark.parametrize(
     ("steps", "asked", "budgets"),
-    [(50, 18, [6, 12]), (50, 19, [6, 12, 19]), (50, 40, [6, 12, 25]), (20, 6, [5]), (20, 7, [5, 7]), (10, 9, [5]), (3, 2, [])],
+    [(50, 18, [6, 12]), (50, 19, [6, 12, 19]), (50, 40, [6, 12, 25]), (20, 6, [5]), (20, 7, [5, 7]), (28, 6, [5, 7]), (28, 9, [5, 9]), (10, 9, [5]), (3, 2, [])],
 )
 def test_a_budget_far_above_the_others_is_rehearsed_too(steps, asked, budgets):
     assert rehearsed_budgets(steps, asked) == budgets
