@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from otcache_core import files
 from otcache_core.errors import OTCacheError
-from otcache_core.sampling.predictors import low_pass
+from otcache_core.sampling.layout import low_pass
 from otcache_core.sampling.trajectory import Spool, Trajectory, gram_matrices, load_trajectory
 
 SIGMAS = [1.0, 0.7, 0.2, 0.0]
