@@ -76,6 +76,8 @@ def test_runs_add_up_and_pictures_do_not_disturb(host, case, learnt):
     assert not known.fitting([one], one.origin, one.sigmas, layout_of(host, case, (1, 64, 100)))
     learned.remember(key, one)
     assert {each.bands: each.runs for each in learned.recall(key)} == {2: 1, 4: 2}
+    learned.remember(key, dataclasses.replace(one, grams=one.grams[:2], visits={}))
+    assert sorted(title.endswith("4 bands") for title in learned.titles()) == [False, True]
 
 
 def test_weights_of_other_bands_are_told_of_and_learnt_ones_take_their_place(host, case, learnt):

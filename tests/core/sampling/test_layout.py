@@ -21,6 +21,8 @@ from otcache_core.sampling.predictors import combine_bands, fit_weights, mean_ve
 from otcache_core.sampling.rehearsal import visit
 from otcache_core.sampling.rollout import record, sample
 from otcache_core.sampling.trajectory import Spool, Trajectory, gram_matrices, load_trajectory
+from otcache_core.schedules.interpolation import schedule_at
+from otcache_core.schedules.retiming import retime
 from otcache_core.schedules.schedule import BANDS, make_schedule
 
 SIZES = st.integers(1, 9)
@@ -256,6 +258,10 @@ def test_calibration_fits_every_part(runs):
     held = found.reference.replace(predictor={"kind": "hold"}, weights=None)
     ours, theirs = (errors(generator, each, 1, full[0]) for each in (found.reference, held))
     assert ours[0] < theirs[0] and ours[1] < theirs[1]
+    for budget in (4, 5, 8):  # below, at and above what was prepared
+        between = schedule_at(found.reference, found.anchor, budget)
+        assert between.budget == budget and between.predictor.bands == generator.layout.bands
+        assert all(map(np.isfinite, errors(generator, retime(between, linear_sigmas(15, 2.0)), 1, full[0])))
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 5])
