@@ -278,3 +278,25 @@ def test_runs_of_schedules_for_other_bands_go_by_the_first(runs, bands):
     else:
         assert torch.equal(ours, theirs)
     assert CachedRun(schedule, generator.layout).combines == 2
+
+
+class Sound:
+    """Sound alone, [channels, length], as ACE-Step's: one band, without a layout of its own."""
+
+    def noise(self, case):
+        return randn(3, 20, seed=case)
+
+    def velocity(self, x, sigma, cases):
+        return (x.sin() + 0.3) * np.cos(9 * sigma)
+
+
+def test_sound_alone_is_one_band():
+    generator = Sound()
+    full = [record(generator, case, SIGMAS) for case in (1, 2)]
+    known = lesson(generator, (1, 2), full)
+    assert known.bands == 1 and full[0].layout.bands == 1 and recorded(full).bands.shape[0] == 1
+    schedule = solve([known], SIGMAS, 5)
+    assert schedule.predictor.bands == 1 and all(len(row) <= 3 for row in schedule.weights)
+    held = schedule.replace(predictor={"kind": "hold"}, weights=None)
+    ours, theirs = (float((sample(generator, [1], each)[0] - full[0].x[-1]).norm()) for each in (schedule, held))
+    assert ours < theirs
