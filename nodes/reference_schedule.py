@@ -93,7 +93,7 @@ class OTReferenceSchedule(io.ComfyNode):
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
         marks = model_fingerprint(model), setting.fingerprint()
         key, origin = learned.model_key(model), origin_at(model, "euler", cfg[0])
-        known = of_same_runs(learned.recall(key), origin, grid)
+        known = of_same_runs(learned.recall(key), origin, grid, setting.layout)
         folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 
         def work(generator):

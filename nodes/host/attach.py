@@ -8,6 +8,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
+from ...otcache_core.sampling.layout import Layout
 from ...otcache_core.schedules.schedule import Schedule
 from .known import with_learnt_weights
 from .run import HostRun
@@ -28,10 +29,11 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
     if level not in LEVELS:
         raise OTCacheError(f'Reuse level "{level}" is unknown; choose one of {", ".join(LEVELS)}.')
 
-    def begin(guider, sampler, grid):
+    def begin(guider, sampler, grid, layout):
         def follow():
             sampling = guider.model_patcher.get_model_object("model_sampling")
-            return CachedRun(with_learnt_weights(fit_to_run(schedule, grid, sampling), guider, sampler, grid))
+            fitting = with_learnt_weights(fit_to_run(schedule, grid, sampling), guider, sampler, grid, layout)
+            return CachedRun(fitting, layout)
 
         return HostRun(follow, grid, guider, sampler, level)
 
@@ -39,9 +41,9 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
 
 
 def with_runs(model, begin: Callable, on_report: Callable[[Report], None] | None = None):
-    """A clone of the ModelPatcher `model` whose sampling runs go through what `begin(guider, sampler, grid)` makes of each.
+    """A clone of the ModelPatcher `model` whose sampling runs go through what `begin(guider, sampler, grid, layout)` makes.
 
-    That is a `HostRun` or something like it; grid: its sigmas, float64 [N + 1].
+    That is a `HostRun` or something like it; grid: the run's sigmas, float64 [N + 1]; layout: of its latents.
     """
 
     def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
@@ -49,7 +51,9 @@ def with_runs(model, begin: Callable, on_report: Callable[[Report], None] | None
         shared = guider.model_options
         refuse_other_caches(shared)
         grid = sigmas.detach().cpu().double().numpy()  # now: uni_pc writes into its sigmas later
-        run = begin(guider, sampler, grid)
+        # Latents of picture and sound come packed as one; older versions do not know such and say no shapes.
+        layout = Layout(kwargs.get("latent_shapes") or [latent_image.shape])
+        run = begin(guider, sampler, grid, layout)
         guider.model_options = comfy.model_patcher.create_model_options_clone(shared)
         _add_hooks(run, guider.model_options)
         try:

@@ -47,18 +47,18 @@ def with_auto_cache(
     """A clone of the ModelPatcher `model` whose runs teach and are then cached; see `attach.with_cache`."""
     forgotten = set()  # once only, for the samplers of one workflow may teach different parts of a run
 
-    def begin(guider, sampler, grid):
+    def begin(guider, sampler, grid, layout):
         key = learned.model_key(guider.model_patcher)
         if learn == ANEW and key not in forgotten:
             learned.forget(key)
             forgotten.add(key)
         origin = origin_of(guider, sampler)
-        known = fitting(learned.recall(key), origin, grid)
+        known = fitting(learned.recall(key), origin, grid, layout)
         budget = target.evaluations(len(grid) - 1, known[0] if known else None)
-        same = of_same_runs(known, origin, grid)
+        same = of_same_runs(known, origin, grid, layout)
         in_full = budget >= len(grid) - 1
         if known and known[0].taught and learn == WHEN_NEEDED and not in_full:
-            return HostRun(lambda: CachedRun(solved(key, known, grid, budget)), grid, guider, sampler, level)
+            return HostRun(lambda: CachedRun(solved(key, known, grid, budget), layout), grid, guider, sampler, level)
 
         rehearses = not in_full or target.choose == BY_ERROR
         if same and same.runs >= learned.ENOUGH and (same.taught or not rehearses):
@@ -72,6 +72,6 @@ def with_auto_cache(
             learned.remember(key, statistics)
             return f"the next one makes {target.evaluations(len(grid) - 1, statistics)} of {len(grid) - 1}"
 
-        return Lesson(grid, guider, sampler, origin, same, keep, rehearses, say, 0 if in_full else budget)
+        return Lesson(grid, layout, guider, sampler, origin, same, keep, rehearses, say, 0 if in_full else budget)
 
     return with_runs(model, begin, on_report)

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import torch
 
+from ...otcache_core.sampling.layout import Layout
 from ...otcache_core.sampling.predictors import combine_bands
 from ...otcache_core.schedules.schedule import HISTORY
 from .block_passes import Capture, Group, Replay, Residuals, with_blocks
@@ -41,7 +42,8 @@ class BlockReuse:
     whose residuals are kept, at most; `limit` lowers it.
     """
 
-    def __init__(self, most: int = HISTORY):
+    def __init__(self, most: int = HISTORY, layout: Layout | None = None):
+        self.layout = layout
         self.problem = ""
         self.missed = False
         self.wanted = self.most = most
@@ -99,7 +101,7 @@ class BlockReuse:
                 def held(step: int):
                     return model(with_blocks(transformer_options, Replay(groups, [kept[step] for kept in histories])))
 
-                return weighted(x, self._weights(steps), [partial(held, step) for step in steps])
+                return weighted(x, self._weights(steps), [partial(held, step) for step in steps], self.layout)
             self.missed = True
         blocks = Capture(self._groups, len(x))
         output = model(with_blocks(transformer_options, blocks))
@@ -143,7 +145,9 @@ class History(NamedTuple):
         return dict(self.evaluations)
 
 
-def weighted(x: torch.Tensor, rows: list[list[float]], denoised: list[Callable[[], torch.Tensor]]) -> torch.Tensor:
+def weighted(
+    x: torch.Tensor, rows: list[list[float]], denoised: list[Callable[[], torch.Tensor]], layout: Layout | None = None
+) -> torch.Tensor:
     """The denoised latent [b, ...] whose velocity at `x` is the combination by `rows`, a row a band, of those of `denoised`.
 
     These are functions, and called only where their weight is not zero.
@@ -153,7 +157,7 @@ def weighted(x: torch.Tensor, rows: list[list[float]], denoised: list[Callable[[
     made = [denoised[j]() for j in used]
     if all(row == [1.0] for row in rows):
         return made[0]
-    return x - combine_bands(rows, [x - each for each in made])
+    return x - combine_bands(rows, [x - each for each in made], layout)
 
 
 def evaluations_that_fit(size: int, spare: int, wanted: int) -> int:

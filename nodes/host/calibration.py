@@ -11,6 +11,7 @@ from typing import TypeVar
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
+import comfy.utils
 import torch
 
 from ...otcache_core.calibration.recording import Observed, repeats
@@ -79,6 +80,8 @@ class CasesGuider(comfy.samplers.CFGGuider):
         self.inner_set_conds({"positive": setting.positives[0], "negative": setting.negative, **further})
 
     def inner_sample(self, *args, **kwargs):
+        # The shapes of packed parts; older versions know of none.
+        self.shapes = {name: kwargs[name] for name in ("latent_shapes",) if name in kwargs}
         # Each prompt must meet the negative as if it were alone; ComfyUI's own processing mixes whatever lies in conds.
         everything = self.conds
         self.further = [everything[name] for name in everything if name not in ("positive", "negative")]
@@ -88,14 +91,14 @@ class CasesGuider(comfy.samplers.CFGGuider):
             return super().inner_sample(*args, **kwargs)
         finally:
             self.conds = everything  # for the clean-up of what was loaded for them
-            del self.further, self.negative
+            del self.further, self.negative, self.shapes
 
     def pairs(self, *args) -> list[dict]:
         """Processed conds of every prompt; `args` as `process_conds` takes them after the conds."""
         rest = []
         for positive in self.further:
             conds = {"positive": positive, "negative": [dict(entry) for entry in self.negative]}
-            rest.append(comfy.samplers.process_conds(self.inner_model, args[0], conds, *args[1:]))
+            rest.append(comfy.samplers.process_conds(self.inner_model, args[0], conds, *args[1:], **self.shapes))
         return [self.conds, *rest]
 
 
@@ -119,13 +122,14 @@ class Work(comfy.samplers.Sampler):
 class ModelGenerator:
     """`otcache_core.sampling.rollout.Generator` on a loaded model. Latents go in and out on the CPU in float32.
 
-    Every evaluation is a check for interruption.
+    Those of picture and sound are packed as one, [1, everything], as samplers are handed them; `layout` tells the parts. Every
+    evaluation is a check for interruption.
     """
 
     def __init__(self, work: Work, guider: CasesGuider, inner, pairs: list[dict], sigmas: torch.Tensor, extra_args: dict):
         self._work, self._guider, self._inner, self._pairs = work, guider, inner, pairs
         self._sigmas, self._extra_args = sigmas, extra_args
-        self._unscaled: dict[int, torch.Tensor] = {}
+        self.layout = work.setting.layout
         self._elsewhere = False
 
     @property
@@ -133,7 +137,8 @@ class ModelGenerator:
         return self._guider.inner_model.model_sampling
 
     def _raw_noise(self, case: Case) -> torch.Tensor:
-        return comfy.sample.prepare_noise(self._work.setting.latent["samples"], case.seed).float()
+        noise = comfy.sample.prepare_noise(self._work.setting.latent["samples"], case.seed)
+        return (comfy.utils.pack_latents(noise.unbind())[0] if noise.is_nested else noise).float()
 
     def noise(self, case: Case) -> torch.Tensor:
         """The scaled latent [*latent] that the sampler would start from."""
@@ -156,17 +161,19 @@ class ModelGenerator:
         return torch.stack(found)
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
-        """Pictures [n, 3, H, W] in [0, 1]; of a video, up to `FRAMES` frames one below the other.
+        """Pictures [n, 3, H, W] in [0, 1]; of a video, up to `FRAMES` frames one below the other, of parts packed the first.
 
         Raises `OTCacheError` without a VAE.
         """
         if self._work.vae is None:
             raise OTCacheError("Judging pictures needs a VAE; connect one.")
+        shapes = self._work.setting.shapes
         self._elsewhere = True  # decoding may push the model out of the device's memory
         pictures = []
         for latent in x:
             latent = self._sampling.inverse_noise_scaling(self._sigmas[-1], latent[None].to(self._sigmas.device))
-            decoded = self._work.vae.decode(self._guider.inner_model.process_latent_out(latent.float()).cpu())
+            latent = self._guider.inner_model.process_latent_out(latent.float()).cpu()
+            decoded = self._work.vae.decode(comfy.utils.unpack_latents(latent, shapes)[0] if len(shapes) > 1 else latent)
             frames = decoded.reshape(-1, *decoded.shape[-3:])
             chosen = torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long()
             # To the device, where they are judged a hundred times as fast.

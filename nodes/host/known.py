@@ -8,10 +8,11 @@ import numpy as np
 from ...otcache_core.calibration.solving import covers, fitted, solve
 from ...otcache_core.calibration.statistics import Origin, Statistics
 from ...otcache_core.errors import OTCacheError
+from ...otcache_core.sampling.layout import Layout
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import Schedule, check_sigmas
 from . import learned
-from .suitability import made_for_another, made_on, name_of
+from .suitability import fits_bands, made_for_another, made_on, name_of
 
 SAME = 1e-5  # relative: grids that are one
 SOLVED = 32  # schedules that are kept for the grids and budgets in use
@@ -31,8 +32,12 @@ def origin_at(model, sampler: str, cfg: float) -> Origin:
     return Origin(model_class=made["model_class"][:200], noise=made["noise"], sampler=sampler[:100], cfg=cfg)
 
 
-def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> list[Statistics]:
+def fitting(
+    known: Sequence[Statistics], origin: Origin, grid: np.ndarray, layout: Layout | None = None
+) -> list[Statistics]:
     """Those of `known` that a run of `origin` on `grid` can use, the best first: they cover it, at the nearest guidance.
+
+    layout: of its latents, whose bands they tell apart; None for any.
 
     Those of the same sampler alone: weights that suit one can be worse than holding with another.
     """
@@ -40,6 +45,7 @@ def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> li
         check_sigmas(grid)
     except ValueError:
         return []
+    known = [one for one in known if layout is None or one.bands == layout.bands]
     covering = [one for one in known if one.origin.sampler == origin.sampler and covers(one, grid)]
     if not covering:
         return []
@@ -54,9 +60,10 @@ def fitting(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> li
     return sorted(near, key=lambda one: (abs(np.log(one.steps / steps)), -one.runs))
 
 
-def of_same_runs(known: Sequence[Statistics], origin: Origin, grid: np.ndarray) -> Statistics | None:
-    """Those of `known` to which a run of `origin` on `grid` adds, if there are any."""
-    return next((one for one in known if one.origin == origin and np.array_equal(one.sigmas, grid)), None)
+def of_same_runs(known: Sequence[Statistics], origin: Origin, grid: np.ndarray, layout: Layout) -> Statistics | None:
+    """Those of `known` to which a run of `origin` on `grid` with latents of `layout` adds, if there are any."""
+    same = (one for one in known if one.origin == origin and one.bands == layout.bands)
+    return next((one for one in same if np.array_equal(one.sigmas, grid)), None)
 
 
 def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int) -> Schedule:
@@ -67,6 +74,8 @@ def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int)
     """
     anchor = learned.recall_anchor(key, known[0].origin) if known[0].origin.sampler == "euler" else None
     prepared = next((schedule for schedule in anchor.prepared if schedule.budget == budget), None) if anchor else None
+    if prepared and prepared.predictor.bands not in (1, known[0].bands):  # calibrated on latents of another kind
+        prepared = None
     if prepared and prepared.steps == len(grid) - 1 and np.allclose(prepared.sigmas, grid, rtol=SAME, atol=SAME):
         return prepared.replace(sigmas=tuple(grid.tolist()))
     # Sums are made anew at each reading; what they hold tells them apart.
@@ -81,16 +90,18 @@ def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int)
     return _solved[place]
 
 
-def with_learnt_weights(schedule: Schedule, guider, sampler, grid: np.ndarray) -> Schedule:
+def with_learnt_weights(schedule: Schedule, guider, sampler, grid: np.ndarray, layout: Layout) -> Schedule:
     """`schedule`, already on `grid`, with weights learnt of its model with the run's sampler; as it is where that has its own.
 
-    Those are schedules that nobody fitted, and such as were fitted to another sampler.
+    Those are schedules that nobody fitted, and such as were fitted to another sampler or to other bands than latents of
+    `layout` have.
     """
     unfitted = schedule.weights is None and schedule.stage in UNFITTED
-    if schedule.budget == schedule.steps or not unfitted and not made_for_another(schedule, sampler):
+    its_own = not made_for_another(schedule, sampler) and fits_bands(schedule, layout)
+    if schedule.budget == schedule.steps or not unfitted and its_own:
         return schedule
     try:
-        known = fitting(learned.recall(learned.model_key(guider.model_patcher)), origin_of(guider, sampler), grid)
+        known = fitting(learned.recall(learned.model_key(guider.model_patcher)), origin_of(guider, sampler), grid, layout)
         return fitted(known, grid, schedule.compute_steps) if known and known[0].taught and not known[0].held else schedule
     except OTCacheError:
         return schedule

@@ -89,6 +89,7 @@ def titles() -> dict[str, tuple[str, Statistics]]:
                 continue
             made = known.origin
             title = f"learnt: {key[: -MARK + 6]}, {made.sampler}, cfg {made.cfg:g}, {known.steps} steps"
+            title += "" if known.bands == 2 else f", {known.bands} bands"  # not of a picture's latents
             start = f" from {known.sigmas[0]:.3g}" if any(title == other for other in found) else ""
             found.setdefault(title + start, (key, known))
     return found

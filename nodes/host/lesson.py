@@ -12,6 +12,7 @@ from ...otcache_core.calibration.ladder import rehearsed_budgets
 from ...otcache_core.calibration.lessons import rehearsal_steps, rehearsed
 from ...otcache_core.calibration.statistics import MOST_STEPS, Origin, Statistics, of_recording
 from ...otcache_core.errors import OTCacheError
+from ...otcache_core.sampling.layout import Layout
 from ...otcache_core.sampling.rehearsal import Recorder, Recording, Rehearsal
 from .run import HostRun
 from .run_report import Report
@@ -21,18 +22,18 @@ from .sampler_response import chance, chance_before
 class Lesson:
     """The state of a run that teaches; drop-in for `HostRun`. The picture is the full run's, bit for bit.
 
-    known: what was learnt before on this grid, whose rehearsals are made again so that both add up. keep(statistics): called
-    once when the run taught something; returns what the report says of it. rehearses: False for a run that is made in full
-    anyway, and records only. asked: the budget of the next runs, 0 for any.
+    layout: of the latents. known: what was learnt before on this grid, whose rehearsals are made again so that both add up.
+    keep(statistics): called once when the run taught something; returns what the report says of it. rehearses: False for a
+    run that is made in full anyway, and records only. asked: the budget of the next runs, 0 for any.
     """
 
     blocks = None
 
     def __init__(
-        self, grid: np.ndarray, guider, sampler, origin: Origin, known: Statistics | None,
+        self, grid: np.ndarray, layout: Layout, guider, sampler, origin: Origin, known: Statistics | None,
         keep: Callable[[Statistics], str], rehearses: bool = True, say: Callable[[str], None] | None = None, asked: int = 0,
     ):  # fmt: skip
-        self._grid, self._sampler = grid, sampler
+        self._grid, self._layout, self._sampler = grid, layout, sampler
         self._origin, self._known, self._keep, self._rehearses, self._asked = origin, known, keep, rehearses, asked
         self._say = say or (lambda text: None)
         self._run = HostRun(self._recorder, grid, guider, sampler)
@@ -45,7 +46,7 @@ class Lesson:
             raise OTCacheError(f"a run of {steps} steps is too long to learn from; sample one of {MOST_STEPS} or fewer")
         if not rehearsed_budgets(steps):
             raise OTCacheError(f"{steps} steps leave nothing to skip")
-        return Recorder(self._grid)
+        return Recorder(self._grid, self._layout)
 
     def predict_noise(self, *args, **kwargs):
         """The PREDICT_NOISE wrapper, of the run and of its rehearsals."""

@@ -18,7 +18,7 @@ from ...otcache_core.sampling.step_finder import StepFinder
 from .blocks import BlockReuse
 from .run_report import KeptResiduals, Report
 from .sampler_response import sampler_response
-from .suitability import READS_GUIDANCE, check_sampler, learnt, other_model, reads_guidance, suits
+from .suitability import READS_GUIDANCE, check_sampler, learnt, other_bands, other_model, reads_guidance, suits
 from .time_ranges import time_range, time_ranges
 
 HELD = "the sampler adds noise, so that skipped steps hold the denoised latent"
@@ -46,7 +46,8 @@ class HostRun:
             check_sampler(sampler)
             self.cached = begin()
             self.note = learnt(self.cached.schedule)
-            self.warning = other_model(self.cached.schedule, type(guider.model_patcher.model).__name__)
+            told = other_model(self.cached.schedule, type(guider.model_patcher.model).__name__), other_bands(self.cached)
+            self.warning = "; ".join(filter(None, told))
             self._finder = StepFinder(sigmas, churned(sigmas, getattr(sampler, "extra_options", {})))
         except OTCacheError as error:
             self.reason = re.sub(r"^The ", "the ", str(error)).rstrip(".")  # it stands within a sentence
@@ -54,7 +55,7 @@ class HostRun:
         self.blocks = None
         if level == "blocks" and self._watches:
             self.level_reason = _no_blocks(guider)
-            self.blocks = None if self.level_reason else BlockReuse(self.cached.combines)
+            self.blocks = None if self.level_reason else BlockReuse(self.cached.combines, self.cached.layout)
         self._residuals = KeptResiduals()
         self._level = "blocks" if level == "blocks" and not self.level_reason else "output"
         self._ranges = None
@@ -77,9 +78,9 @@ class HostRun:
         response = sampler_response(self._sampler, guider, sigmas, extra_args, noise)
         schedule = self.cached.schedule
         if not suits(schedule, self._sampler, response):
-            self.cached = CachedRun(schedule.replace(predictor={"kind": "hold"}, weights=None))
+            self.cached = CachedRun(schedule.replace(predictor={"kind": "hold"}, weights=None), self.cached.layout)
             self.warning = FOREIGN.format(schedule.sampler or "euler")
-            self.blocks = self.blocks and BlockReuse(self.cached.combines)
+            self.blocks = self.blocks and BlockReuse(self.cached.combines, self.cached.layout)
         self.cached.suit(response)
         if response.astray:
             self.note = "; ".join(filter(None, (self.note, HELD)))

@@ -10,6 +10,7 @@ import comfy.samplers
 import torch
 
 from ...otcache_core.errors import OTCacheError
+from ...otcache_core.sampling.layout import Layout
 from .identity import fingerprint
 
 SEEDS = 2**64  # so many there are in ComfyUI
@@ -31,7 +32,8 @@ class Case:
 class Setting:
     """What a calibration runs with, but for the model: all that a KSampler is given.
 
-    positives: one conditioning a prompt. latent: one latent dict of batch 1. sigmas: float32 [N + 1] on the CPU.
+    positives: one conditioning a prompt. latent: one latent dict of batch 1, nested where it is of picture and sound. sigmas:
+    float32 [N + 1] on the CPU.
     """
 
     positives: tuple[list, ...]
@@ -42,6 +44,17 @@ class Setting:
     cases: tuple[Case, ...]
     sampler: str
     scheduler: str
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Of the latent's parts, one unless it is nested."""
+        samples = self.latent["samples"]
+        return [part.shape for part in samples.unbind()] if samples.is_nested else [samples.shape]
+
+    @property
+    def layout(self) -> Layout:
+        """Of the latent as samplers are handed it."""
+        return Layout(self.shapes)
 
     def fingerprint(self) -> str:
         """Equal for equal settings, in this process and others."""
@@ -75,8 +88,6 @@ def make_setting(
     Raises `OTCacheError` for what cannot be calibrated on.
     """
     samples = latent["samples"]
-    if samples.is_nested:
-        raise OTCacheError("Latents that pack picture and sound cannot be calibrated on yet; use a preset instead.")
     # Core's empty latents say what size they mean; older versions do not know these words.
     known = inspect.signature(comfy.sample.fix_empty_latent_channels).parameters
     meant = {name: latent[name] for name in known if name.startswith("downscale_ratio") and name in latent}

@@ -7,6 +7,8 @@ import numpy as np
 
 from ...otcache_core.calibration.solving import LEARNT
 from ...otcache_core.errors import OTCacheError
+from ...otcache_core.sampling.cached_run import CachedRun
+from ...otcache_core.sampling.layout import Layout
 from ...otcache_core.sampling.response import Response
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import FLOW_TOP, Schedule
@@ -110,6 +112,22 @@ def other_model(schedule: Schedule, model_class: str) -> str:
     if schedule.model_class in ("", model_class):
         return ""
     return f"the schedule was made on {schedule.model_class}, but this model is {model_class}: one made on it would be better"
+
+
+def fits_bands(schedule: Schedule, layout: Layout | None) -> bool:
+    """Whether the weights of `schedule`, if it has any, are for the bands that latents of `layout` have, or for all as one."""
+    bands = schedule.predictor.bands
+    return schedule.predictor.kind != "fitted" or bands == 1 or layout is None or bands == layout.bands
+
+
+def other_bands(run: CachedRun) -> str:
+    """What to tell of a run whose schedule has weights for other bands than its latents have, else ""."""
+    if not run.watches or fits_bands(run.schedule, run.layout):
+        return ""
+    return (
+        f"the schedule has weights for {run.schedule.predictor.bands} bands, but these latents have {run.layout.bands}: the "
+        "first band's hold for all; one run with OT Auto Cache learns weights for each"
+    )
 
 
 def learnt(schedule: Schedule) -> str:

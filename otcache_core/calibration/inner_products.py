@@ -46,8 +46,9 @@ class Products:
 class Recorded:
     """What the graph needs of the calibration cases: sigmas float64 [N + 1] and Gram matrices float64 [cases, N, N].
 
-    bands: the same by frequency band, float64 [bands, cases, N, N], for fitted weights; they are taken as orthogonal. moves:
-    float64 [N], how far a unit velocity at each step moves the latent (`sampling.response`); None for Euler's steps.
+    bands: the same by band of the latents (`sampling.layout`), float64 [bands, cases, N, N], for fitted weights; they are
+    taken as orthogonal. moves: float64 [N], how far a unit velocity at each step moves the latent (`sampling.response`);
+    None for Euler's steps.
     """
 
     sigmas: np.ndarray
@@ -66,7 +67,7 @@ class Recorded:
 
     @cached_property
     def band_products(self) -> list[Products]:
-        """Those of each frequency band."""
+        """Those of each band."""
         return [Products(self.weights, grams) for grams in self.bands]
 
     @property
@@ -89,7 +90,10 @@ class Recorded:
 
 
 def recorded(trajectories, bands: int = 2) -> Recorded:
-    """The Gram matrices of `trajectories`; raises `OTCacheError` for an empty list or grids that differ."""
+    """The Gram matrices of `trajectories`, with bands unless `bands` is 1.
+
+    Raises `OTCacheError` for an empty list or grids that differ.
+    """
     whole = gram_matrices(trajectories)
     return Recorded(trajectories[0].sigmas, whole[0], gram_matrices(trajectories, bands) if bands > 1 else whole)
 

@@ -9,12 +9,12 @@ import torch
 
 from ..errors import OTCacheError
 from ..sampling.patches import Patches
-from ..sampling.rehearsal import Recording, Rehearsal
+from ..sampling.rehearsal import Recording, Rehearsal, summed
 from ..sampling.rollout import Generator
 from ..sampling.trajectory import Trajectory
 from .ladder import reach, rehearsed_budgets
 from .learnt_paths import paths
-from .statistics import Origin, Statistics, of_recording, summed
+from .statistics import Origin, Statistics, of_recording
 
 ELEMENTS = 2**16  # of a latent that are kept
 
@@ -46,9 +46,7 @@ def rehearsed(
         rehearsal = Rehearsal(recording, steps)
         landed = run(rehearsal)
         visits += rehearsal.visits.items()
-        errors[tuple(steps)] = tuple(
-            float(torch.linalg.vector_norm(part)) ** 2 / full[0].numel() for part in (landed - full, full)
-        )
+        errors[tuple(steps)] = tuple(map(recording.patches.layout.mean_square, (landed - full, full)))
         del landed
     if not np.isfinite([value for pair in errors.values() for value in pair]).all():
         raise OTCacheError("a rehearsal was not finite (NaN or infinity)")
@@ -65,7 +63,7 @@ def lesson(
     """
     total = None
     for case, full in zip(cases, trajectories, strict=True):
-        patches = Patches(full.x[:1].shape, ELEMENTS)
+        patches = Patches(full.x[:1].shape, ELEMENTS, full.layout)
         kept = (torch.stack([patches.of(row[None]) for row in part]) for part in (full.x, full.d))
         recording = Recording(full.sigmas, *kept, patches)
         one = of_recording(recording, origin)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import OTCacheError
-from ..sampling.rollout import FITTED, Generator
+from ..sampling.rollout import Generator, fitted_to, layout_of
 from ..schedules.presets import starting_grids
 from ..schedules.retiming import retime
 from ..schedules.schedule import Schedule, check_budget, make_schedule
@@ -87,13 +87,13 @@ class Calibrated:
 
 
 class Latents:
-    """A generator whose pictures are its latents, for judging without a decoder."""
+    """A generator whose pictures are its latents, for judging without a decoder; parts that are packed count alike."""
 
     def __init__(self, generator: Generator):
-        self.noise, self.velocity = generator.noise, generator.velocity
+        self.noise, self.velocity, self.layout = generator.noise, generator.velocity, layout_of(generator)
 
     def decode(self, x):
-        return x
+        return self.layout.evened(x) if self.layout else x
 
 
 def search_starts(paths: Paths, budget: int, sigmas) -> list[tuple[int, ...]]:
@@ -106,7 +106,8 @@ def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **
     grid = observed.sigmas
     return make_schedule(
         name=f"{settings.model or 'model'}-{stage}-{len(steps)}of{len(grid) - 1}",
-        sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=FITTED, weights=rows, stage=stage,
+        sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=fitted_to(observed.trajectories[0].layout),
+        weights=rows, stage=stage,
         model=settings.model, model_class=settings.model_class, noise=settings.noise,
         cases=tuple(str(case)[:500] for case in observed.cases), **fields,
     )  # fmt: skip

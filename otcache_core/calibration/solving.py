@@ -40,8 +40,9 @@ def covers(statistics: Statistics, sigmas: np.ndarray) -> bool:
 def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
     """The schedule of `budget` evaluations on `sigmas` [M + 1] with fitted weights.
 
-    statistics: of one model, the most fitting first; steps come from the first of them, weights from the visits of all.
-    Raises `OTCacheError` for a grid that is none, a budget that does not fit, or a run beyond what was recorded.
+    statistics: of one model, the most fitting first; steps come from the first of them, weights from the visits of all that
+    tell as many bands apart. Raises `OTCacheError` for a grid that is none, a budget that does not fit, or a run beyond what
+    was recorded.
     """
     try:
         grid = check_sigmas(sigmas)
@@ -54,15 +55,17 @@ def solve(statistics: Sequence[Statistics], sigmas, budget: int) -> Schedule:
 
 
 def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int]) -> Schedule:
-    """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics`; raises `OTCacheError`.
+    """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics` that tell as many
+    bands apart as the first; raises `OTCacheError`.
 
     Without weights, to hold, where the sampler adds noise or where more evaluations came no nearer in rehearsals.
     """
     grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
     how = {"predictor": {"kind": "hold"}}
     if first.settles and not first.held:
-        rows = weights([sight for known in statistics for sight in sights(known)], grid, compute_steps)
-        how = {"predictor": FITTED, "weights": rows}
+        same = [known for known in statistics if known.bands == first.bands]
+        rows = weights([sight for known in same for sight in sights(known)], grid, compute_steps, first.bands)
+        how = {"predictor": FITTED.model_copy(update={"bands": first.bands}), "weights": rows}
     origin, runs = first.origin, sum(known.runs for known in statistics)
     return make_schedule(
         name=f"{origin.model_class or 'model'}-learnt-{len(compute_steps)}of{len(grid) - 1}"[:200],
@@ -135,17 +138,19 @@ def sights(statistics: Statistics) -> list[Sight]:
     return found
 
 
-def weights(known: Iterable[Sight], grid: np.ndarray, compute_steps: Sequence[int]) -> tuple[tuple[float, ...], ...]:
-    """Weight rows for `compute_steps` on `grid` [M + 1] from the sights that are like each segment's beginning."""
+def weights(
+    known: Iterable[Sight], grid: np.ndarray, compute_steps: Sequence[int], bands: int = FITTED.bands
+) -> tuple[tuple[float, ...], ...]:
+    """Weight rows for `compute_steps` on `grid` [M + 1] from the sights, all of `bands`, like each segment's beginning."""
     known, rows = list(known), []
     for k, (start, end) in enumerate(zip(compute_steps, (*compute_steps[1:], len(grid) - 1), strict=True)):
         past = grid[list(compute_steps[k::-1][:HISTORY])]
         if end == start + 1:
-            rows.append(((1.0,) + (0.0,) * (len(past) - 1)) * FITTED.bands)
+            rows.append(((1.0,) + (0.0,) * (len(past) - 1)) * bands)
             continue
         prior = prior_weights(past, grid[start : end + 1])
         if not any(len(sight.past) >= len(past) for sight in known):  # of two or three recorded steps
-            rows.append(tuple(prior.tolist()) * FITTED.bands)
+            rows.append(tuple(prior.tolist()) * bands)
             continue
         gram, moment, far = alike(known, past, grid[end] - grid[start])
         rows.append(tuple(solve_ridge(gram, moment[:, None], prior[None], RIDGE * far).ravel().tolist()))

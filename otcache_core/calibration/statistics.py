@@ -1,6 +1,6 @@
 """What full runs taught about a model: inner products of velocities, additive over runs, in a small file without pictures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from ..errors import OTCacheError
 from ..files import written_whole
-from ..sampling.rehearsal import Recording, Visit
+from ..sampling.rehearsal import Recording, Visit, summed
 from ..schedules.json_limits import check_size
 from ..schedules.schedule import BANDS, HISTORY, Noise, Number, check_sigmas, check_steps
 from .inner_products import Recorded, recorded
@@ -54,6 +54,7 @@ class _Description(BaseModel):
     runs: Annotated[int, Field(ge=1, le=10**6)]
     origin: Origin
     held: bool
+    bands: Annotated[int, Field(ge=1, le=BANDS)] = 2  # files of pictures did not say it at first
     visits: tuple[Annotated[tuple[int, ...], Field(min_length=1, max_length=HISTORY)], ...]
     rehearsals: tuple[tuple[tuple[int, ...], Square, Square], ...]
 
@@ -63,9 +64,9 @@ class Statistics:
     """Sums over `runs` recorded runs on one grid.
 
     sigmas: float64 [N + 1], falling. grams: inner products of the recorded velocities, a mean over elements, float64
-    [bands, N, N]. moves: float64 [N], how far a unit velocity at each step moves the final latent. held: whether the sampler
-    adds noise, so that grams are those of denoised latents, which skipped steps hold. visits: what rehearsals met at their
-    compute steps, by the grid steps of the evaluations, newest first.
+    [bands, N, N], for each band of the latents (`sampling.layout`). moves: float64 [N], how far a unit velocity at each step
+    moves the final latent. held: whether the sampler adds noise, so that grams are those of denoised latents, which skipped
+    steps hold. visits: what rehearsals met at their compute steps, by the grid steps of the evaluations, newest first.
     rehearsals: by compute steps, the squared error of the rehearsal's final latent and the recorded one's square, each a
     mean over elements.
     """
@@ -83,6 +84,11 @@ class Statistics:
     def steps(self) -> int:
         """N."""
         return len(self.sigmas) - 1
+
+    @property
+    def bands(self) -> int:
+        """How many bands were told apart."""
+        return len(self.grams)
 
     @property
     def taught(self) -> bool:
@@ -110,14 +116,15 @@ class Statistics:
         return len(errors) < 2 or errors[-1] < SETTLED * errors[0]
 
     def fits(self, other: "Statistics") -> bool:
-        """Whether `other` can be added: the same grid, origin and response of the sampler."""
-        same = (self.origin, self.held) == (other.origin, other.held) and np.array_equal(self.sigmas, other.sigmas)
+        """Whether `other` can be added: the same grid, origin, bands and response of the sampler."""
+        mine, theirs = ((one.origin, one.held, one.bands) for one in (self, other))
+        same = mine == theirs and np.array_equal(self.sigmas, other.sigmas)
         return same and np.allclose(self.moves, other.moves, rtol=0, atol=ALIKE * np.abs(self.moves).max())
 
     def __add__(self, other: "Statistics") -> "Statistics":
         """Those of both; raises `OTCacheError` unless `other` fits."""
         if not self.fits(other):
-            raise OTCacheError("Statistics of different grids, samplers or guidance cannot be added; keep them apart.")
+            raise OTCacheError("Statistics of different grids, samplers, guidance or bands cannot be added; keep them apart.")
         both = dict(self.rehearsals)
         for steps, pair in other.rehearsals.items():
             both[steps] = tuple(np.add(both.get(steps, (0.0, 0.0)), pair).tolist())
@@ -143,7 +150,8 @@ class Statistics:
         rehearsals = tuple((tuple(map(int, steps)), *map(float, pair)) for steps, pair in sorted(self.rehearsals.items()))
         try:
             described = _Description(
-                version=1, runs=self.runs, origin=self.origin, held=self.held, visits=visits, rehearsals=rehearsals
+                version=1, runs=self.runs, origin=self.origin, held=self.held, bands=self.bands,
+                visits=visits, rehearsals=rehearsals,
             )  # fmt: skip
         except ValidationError:
             raise OTCacheError("What was learnt has errors that are no numbers, or too many runs; forget it.") from None
@@ -151,14 +159,6 @@ class Statistics:
         data = save({name: np.ascontiguousarray(tensors[name]) for name in tensors}, {FORMAT: described.model_dump_json()})
         with written_whole(path) as temporary:
             temporary.write_bytes(data)
-
-
-def summed(visits: Iterable[tuple[tuple[int, ...], Visit]]) -> dict[tuple[int, ...], Visit]:
-    """Visits by their evaluations, those of equal ones added."""
-    found: dict[tuple[int, ...], Visit] = {}
-    for steps, seen in visits:
-        found[steps] = found[steps] + seen if steps in found else seen
-    return found
 
 
 def load_statistics(path: str | Path) -> Statistics:
@@ -199,13 +199,14 @@ def _read(file) -> Statistics:
     steps = len(sigmas) - 1
     if steps > MOST_STEPS:
         raise ValueError(f"it has more than {MOST_STEPS} steps")
-    grams, visits = _gram(file, "grams", steps), {}
+    bands, visits = told.bands, {}
+    grams = _gram(file, "grams", bands, steps)
     for number, key in enumerate(told.visits):
         if not steps > key[0] or key[-1] < 0 or any(older >= newer for newer, older in pairwise(key)):
             raise ValueError("a visit's steps are out of range")
         m, ends = len(key), steps - key[0]
-        gram = _gram(file, f"gram.{number}", m)
-        moments, squares = _array(file, f"moments.{number}", BANDS, m, ends), _array(file, f"squares.{number}", BANDS, ends)
+        gram = _gram(file, f"gram.{number}", bands, m)
+        moments, squares = _array(file, f"moments.{number}", bands, m, ends), _array(file, f"squares.{number}", bands, ends)
         most = np.diagonal(gram, axis1=1, axis2=2)[..., None] * squares[:, None]
         if (squares < 0).any() or (moments**2 > 1.001 * most + TINY).any():
             raise ValueError("its numbers cannot be inner products")
@@ -226,9 +227,9 @@ def _array(file, name: str, *shape: int) -> np.ndarray:
     return array
 
 
-def _gram(file, name: str, size: int) -> np.ndarray:
-    """Inner products float64 [BANDS, size, size]; raises `ValueError` where no vectors can have them."""
-    gram = _array(file, name, BANDS, size, size)
+def _gram(file, name: str, bands: int, size: int) -> np.ndarray:
+    """Inner products float64 [bands, size, size]; raises `ValueError` where no vectors can have them."""
+    gram = _array(file, name, bands, size, size)
     room = ROUNDING * np.trace(gram, axis1=1, axis2=2) + TINY
     lies = np.abs(gram - gram.swapaxes(1, 2)).max((1, 2)) > room
     if lies.any() or (np.linalg.eigvalsh(gram)[:, 0] < -room).any():

@@ -8,6 +8,7 @@ import torch
 from ..errors import OTCacheError
 from ..schedules.extrapolation import ORDERS, divided_differences, prior_weights
 from ..schedules.schedule import HISTORY, Schedule
+from .layout import Layout
 from .predictors import combine, mean_velocity, mean_velocity_step, ramp_slope, slope_weights
 from .response import Response
 
@@ -20,12 +21,15 @@ class CachedRun:
     reference and never writes to them; where only the newest counts it keeps that one, and for mean velocities the last
     `span` velocities, predicted ones included.
 
+    layout: of the run's latents, None for plain ones. A schedule with weights for other bands than they have goes by those of
+    its first band alone.
+
     A sampler's driver goes by `suit`, `evaluated` and `denoised` instead: with samplers that add noise, what is kept and
     given again is the denoised latent, since no velocity knows of noise that was added after it.
     """
 
-    def __init__(self, schedule: Schedule):
-        self.schedule = schedule
+    def __init__(self, schedule: Schedule, layout: Layout | None = None):
+        self.schedule, self.layout = schedule, layout
         self.sigmas = np.asarray(schedule.sigmas)
         self.evaluations = 0
         self._segment = {start: k for k, (start, _) in enumerate(schedule.segments)}
@@ -123,7 +127,7 @@ class CachedRun:
         """Weights at `sigma` of the evaluations made at `steps`, newest first, at least one: a row for each band.
 
         For whoever keeps something else of these evaluations than their velocities, or fewer of them: applied to velocities
-        they give `predict`, the rows of two bands each to its band of frequencies. A row may be shorter than `steps`: what it
+        they give `predict`, each of several rows to its band (`combine_bands`). A row may be shorter than `steps`: what it
         leaves out has no weight. Mean velocities build on predicted ones, of which nothing else exists: the newest is held.
         """
         predictor = self.schedule.predictor
@@ -184,7 +188,8 @@ class CachedRun:
         if ramp is None:
             return torch.zeros_like(velocities[0])
         row, *segment = ramp
-        return ramp_slope(mean_velocity(row, velocities, self.schedule.predictor.bands), velocities[0], *segment)
+        mean = mean_velocity(row, velocities, self.schedule.predictor.bands, self.layout)
+        return ramp_slope(mean, velocities[0], *segment)
 
     def _mean_velocity(self, step: int):
         k = bisect_right(self.schedule.compute_steps, self._history[0][0]) - 1

@@ -5,8 +5,8 @@ Every predictor here is linear in past evaluations.
 * *Extrapolation* (hold, linear, quadratic): weights of the last evaluations at the skipped step's own sigma; see
   `schedules.extrapolation`. MeanCache's mean velocity is a recursion of the same sort.
 * *Fitted multistep*: weights for the mean velocity u of the whole segment, from its compute step to the next, optionally
-  for low and high spatial frequencies apart, since layout settles earlier than texture. The compute step itself keeps
-  the model's output v_k; the skipped steps follow the ramp v_k + (sigma - sigma_k) g whose slope g makes the Euler sum
+  for each band of a latent apart (`layout`: low and high spatial frequencies, sound). The compute step itself keeps the
+  model's output v_k; the skipped steps follow the ramp v_k + (sigma - sigma_k) g whose slope g makes the Euler sum
   over the segment land where u does.
 
 The ramp is why a schedule that computes every step changes nothing, bit for bit, whatever its weights.
@@ -16,13 +16,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from ..errors import OTCacheError
+from .layout import Layout, combine
 
 RIDGE = 1e-4
 LEAST_MOMENT = 0.25  # of Euler's: how far a sampler must move a latent along a ramp
-LOW_PASS = 4  # side of the latent blocks whose means make up the low band
 
 
 def ramp_gain(sigmas: np.ndarray, moves: np.ndarray | None = None) -> float:
@@ -73,63 +72,43 @@ def mean_velocity_step(sigmas: np.ndarray, velocities):
     return combine(weights, velocities)
 
 
-def combine(weights, tensors):
-    """sum_j weights[j] * tensors[j], as a new tensor."""
-    total = tensors[0] * float(weights[0])
-    for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
-        total = total + float(weight) * tensor
-    return total
+def mean_velocity(row, velocities, bands: int = 1, layout: Layout | None = None):
+    """Mean velocity of one segment from a row of fitted weights and the last evaluations [b, ...], newest first.
 
-
-def low_band(x):
-    """The low band of latents [b, channels, ...]: `low_pass`, or x itself where there is no H and W to tell bands apart.
-
-    Audio is [b, channels, length], and ComfyUI hands video with audio over as one [b, 1, everything]: filtered as pictures
-    these would mix channels. All of such a latent is its low band, and its high band is empty.
-    """
-    return low_pass(x) if x.ndim >= 4 else x
-
-
-def low_pass(x):
-    """Low spatial frequencies of pictures [..., H, W]: means over blocks of `LOW_PASS`, interpolated back, a linear map."""
-    height, width = x.shape[-2:]
-    flat = x.reshape(-1, 1, height, width)
-    coarse = functional.interpolate(flat, (-(-height // LOW_PASS), -(-width // LOW_PASS)), mode="area")
-    return functional.interpolate(coarse, (height, width), mode="bilinear").reshape(x.shape)
-
-
-def mean_velocity(row, velocities, bands: int = 1):
-    """Mean velocity of one segment from a row of fitted weights and the last evaluations, newest first.
-
-    With two bands: low(sum_j row[j] v_j) + high(sum_j row[m + j] v_j) for m weights a band, high being what low leaves.
+    row: m weights for each of `bands` bands; they are combined as in `combine_bands`.
     """
     m = len(row) // bands
-    return combine_bands([row[:m], row[m:]][:bands], velocities[:m])
+    return combine_bands([row[band * m : (band + 1) * m] for band in range(bands)], velocities[:m], layout)
 
 
-def combine_bands(rows, tensors):
-    """`combine` with a row of weights for each band: one for all frequencies, or those of the low and of the high band."""
-    if len(rows) == 1:
+def combine_bands(rows, tensors, layout: Layout | None = None):
+    """`combine` tensors [b, ...] with a row of weights for each band of `layout` (None: of a plain latent), or one for all.
+
+    Rows for other bands than these latents have cannot be told apart: the first of them, those of the lowest, hold for all.
+    """
+    layout = layout or Layout([tensors[0].shape])
+    if len(rows) == 1 or len(rows) != layout.bands or not layout.fits(tensors[0]):
         return combine(rows[0], tensors)
-    low, high = rows
-    return combine(high, tensors) + low_band(combine([a - b for a, b in zip(low, high, strict=True)], tensors))
+    return layout.combine(rows, tensors)
 
 
-def fit_weights(basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: int = 1) -> np.ndarray:
+def fit_weights(
+    basis, target, prior: np.ndarray, ridge: float = RIDGE, bands: int = 1, layout: Layout | None = None
+) -> np.ndarray:
     """Ridge least squares for one segment: argmin_w |target - sum_j w_j basis_j|^2 + ridge tr/m |w - prior|^2, a band each.
 
     basis: m latent-shaped tensors [cases, ...] (evaluations, newest first); target: the mean velocity that lands on the
-    recorded latent; prior: [m]. tr / m is the mean squared norm of the basis, which makes `ridge` dimensionless. Returns
-    float64 [bands * m]. Raises `OTCacheError` if anything is not finite.
+    recorded latent; prior: [m]; bands: 1 for one row, more for a row for each band of `layout` (None: of a plain latent).
+    tr / m is the mean squared norm of the basis, which makes `ridge` dimensionless. Returns float64 [bands * m]. Raises
+    `OTCacheError` if anything is not finite.
     """
     vectors = torch.stack([*basis, target]).double()
     parts = [vectors]
-    if bands == 2:
-        low = low_band(vectors.flatten(0, 1)).view_as(vectors)  # every case's like one latent of a batch
-        parts = [low, vectors - low]
+    if bands > 1:
+        parts = (layout or Layout([target.shape])).split(vectors.flatten(0, 1))  # every case's like one latent of a batch
     rows = []
     for part in parts:
-        flat = part.flatten(1)
+        flat = part.reshape(len(vectors), -1)
         products = (flat @ flat[:-1].T).numpy(force=True)
         rows.append(solve_ridge(products[:-1], products[-1:], prior, ridge)[0])
     return np.concatenate(rows)

@@ -13,7 +13,7 @@ runs do, so that rehearsals only measure.
 Both are `CachedRun`s: whatever drives one, any sampler, drives them. They keep a sample of positions only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,10 +23,11 @@ from ..errors import OTCacheError
 from ..schedules.extrapolation import prior_weights
 from ..schedules.schedule import make_schedule
 from .cached_run import CachedRun
+from .layout import Layout
 from .patches import Patches
-from .predictors import RIDGE, low_band, solve_ridge
+from .predictors import RIDGE, solve_ridge
 from .response import Response
-from .rollout import FITTED
+from .rollout import fitted_to
 from .trajectory import Trajectory
 
 ELEMENTS = 3 * 2**20  # of all latents and velocities of a run that are kept: 12 MiB in float32
@@ -57,7 +58,8 @@ class Recording:
     @property
     def trajectories(self) -> list[Trajectory]:
         """One for each of the b; raises `OTCacheError` when anything is not finite."""
-        return [Trajectory(self.sigmas, self.x[:, case], self.d[:, case]) for case in range(self.x.shape[1])]
+        kept = self.patches.kept
+        return [Trajectory(self.sigmas, self.x[:, case], self.d[:, case], kept) for case in range(self.x.shape[1])]
 
 
 class Recorder(CachedRun):
@@ -66,9 +68,10 @@ class Recorder(CachedRun):
     Nothing is ever predicted, so that no whole evaluation is held: those of a video are large.
     """
 
-    def __init__(self, sigmas: np.ndarray):
+    def __init__(self, sigmas: np.ndarray, layout: Layout | None = None):
         steps = len(sigmas) - 1
-        super().__init__(make_schedule(sigmas=tuple(sigmas), compute_steps=tuple(range(steps)), predictor={"kind": "hold"}))
+        everything = make_schedule(sigmas=tuple(sigmas), compute_steps=tuple(range(steps)), predictor={"kind": "hold"})
+        super().__init__(everything, layout)
         self._patches: Patches | None = None
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # (latent, velocity), step by step
         self._lost = ""
@@ -87,7 +90,8 @@ class Recorder(CachedRun):
         self.evaluations += 1
         if self._lost:  # the first reason is the true one
             return
-        self._patches = self._patches or Patches(x.shape, max(ELEMENTS // (2 * self.schedule.steps + 1) // len(x), 1))
+        most = max(ELEMENTS // (2 * self.schedule.steps + 1) // len(x), 1)
+        self._patches = self._patches or Patches(x.shape, most, self.layout)
         if step == len(self._kept) - 1:  # the sampler came back to it, at another latent (heun)
             del self._kept[-1]
         if not x.shape == shape == self._patches.shape:
@@ -128,6 +132,8 @@ class Recorder(CachedRun):
 class Visit:
     """Inner products at one compute step of rehearsals, a mean over elements and a sum over runs, for each band.
 
+    Parts of packed latents count alike (`Layout.sizes`).
+
     gram: of the m <= 3 newest evaluations with each other, float64 [bands, m, m]; moments: of them with x_j - x, where x is
     the rehearsal's latent and x_j the recorded ones at each later grid point, [bands, m, N - step]; squares: of x_j - x with
     itself, [bands, N - step].
@@ -141,26 +147,36 @@ class Visit:
         return Visit(self.gram + other.gram, self.moments + other.moments, self.squares + other.squares)
 
 
-def visit(evaluations: Sequence[torch.Tensor], latent: torch.Tensor, later: torch.Tensor) -> Visit:
+def summed(visits: Iterable[tuple[tuple[int, ...], Visit]]) -> dict[tuple[int, ...], Visit]:
+    """Visits by their evaluations, those of equal ones added."""
+    found: dict[tuple[int, ...], Visit] = {}
+    for steps, seen in visits:
+        found[steps] = found[steps] + seen if steps in found else seen
+    return found
+
+
+def visit(
+    evaluations: Sequence[torch.Tensor], latent: torch.Tensor, later: torch.Tensor, layout: Layout | None = None
+) -> Visit:
     """Inner products of m `evaluations` [b, ...], newest first, at `latent` [b, ...], with the recorded `later` [J, b, ...].
 
-    All on the CPU. Elements of one latent are averaged, latents added.
+    All on the CPU. layout: of these, None for plain ones. Elements of one latent are averaged, latents added.
     """
-    evaluations, count = _bands(torch.stack(list(evaluations))), latent[0].numel()
+    layout = layout or Layout([latent.shape])
+    evaluations, counts = _bands(torch.stack(list(evaluations)), layout), np.array(layout.sizes(layout.split(latent)))
     grams = [basis @ basis.T for basis in evaluations]
     moments, squares = [], []
     for point in later:  # one after the other: in float64 and bands, all together would take several times what is kept
-        ways = _bands((point - latent)[None])
+        ways = _bands((point - latent)[None], layout)
         moments.append(torch.stack([basis @ way[0] for basis, way in zip(evaluations, ways, strict=True)]))
         squares.append(torch.stack([way[0] @ way[0] for way in ways]))
     parts = torch.stack(grams), torch.stack(moments, -1), torch.stack(squares, -1)
-    return Visit(*(part.numpy() / count for part in parts))
+    return Visit(*(part.numpy() / counts.reshape(-1, *[1] * (part.ndim - 1)) for part in parts))
 
 
-def _bands(tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Low and high band of tensors [n, b, ...], flattened: float64 [n, elements]."""
-    low = low_band(tensors.flatten(0, 1)).view_as(tensors)
-    return [low.flatten(1).double(), (tensors - low).flatten(1).double()]
+def _bands(tensors: torch.Tensor, layout: Layout) -> list[torch.Tensor]:
+    """The bands of tensors [n, b, ...], flattened: float64 [n, elements]."""
+    return [band.reshape(len(tensors), -1).double() for band in layout.split(tensors.flatten(0, 1))]
 
 
 class Rehearsal(CachedRun):
@@ -171,10 +187,10 @@ class Rehearsal(CachedRun):
     """
 
     def __init__(self, recording: Recording, compute_steps: Sequence[int]):
-        rows = tuple((1.0,) * FITTED.bands for _ in compute_steps)
-        super().__init__(
-            make_schedule(sigmas=tuple(recording.sigmas), compute_steps=tuple(compute_steps), predictor=FITTED, weights=rows)
-        )
+        layout, chosen = recording.patches.layout, tuple(compute_steps)
+        rows = tuple((1.0,) * layout.bands for _ in chosen)
+        fields = {"sigmas": tuple(recording.sigmas), "compute_steps": chosen, "predictor": fitted_to(layout), "weights": rows}
+        super().__init__(make_schedule(**fields), layout)
         self._recording = recording
         self._kept: dict[int, torch.Tensor] = {}  # of the newest evaluations, by step
         self._landing: torch.Tensor | None = None  # the latent as the recording counts latents
@@ -190,7 +206,7 @@ class Rehearsal(CachedRun):
         steps, moves = self._steps(), self.response.moves
         self._kept = {past: self._kept[past] for past in steps[1:]} | {step: self._recording.patches.of(d).cpu()}
         latent = self._recording.patches.of(x).cpu() if moves is None or self._landing is None else self._landing
-        seen = visit([self._kept[past] for past in steps], latent, self._recording.x[step + 1 :])
+        seen = visit([self._kept[past] for past in steps], latent, self._recording.x[step + 1 :], self._recording.patches.kept)
         self.visits[steps] = seen
         _, end = self.schedule.segments[self._segment[step]]
         grid = self.sigmas[step : end + 1]

@@ -17,14 +17,23 @@ from ..errors import OTCacheError
 from ..schedules.extrapolation import ORDERS, extrapolated_mean_weights, prior_weights
 from ..schedules.schedule import HISTORY, Predictor, Schedule, check_steps
 from .cached_run import CachedRun
+from .layout import Layout
 from .predictors import RIDGE, fit_weights, mean_velocity
 from .trajectory import Trajectory
 
-FITTED = Predictor(kind="fitted", bands=2)  # what calibration fits
+FITTED = Predictor(kind="fitted", bands=2)  # what calibration fits to pictures
+
+
+def fitted_to(layout: Layout) -> Predictor:
+    """What calibration fits to latents of `layout`: weights for each band."""
+    return FITTED.model_copy(update={"bands": layout.bands})
 
 
 class Generator(Protocol):
-    """What the stages need of a model. A case is whatever the generator takes for a prompt and a seed."""
+    """What the stages need of a model. A case is whatever the generator takes for a prompt and a seed.
+
+    One whose latents pack several parts has an attribute `layout` that tells them (`sampling.layout.Layout`).
+    """
 
     def noise(self, case: Any) -> torch.Tensor:
         """The latent [*latent] that the run of `case` starts from, at the first sigma."""
@@ -43,7 +52,7 @@ class Counted:
     """
 
     def __init__(self, generator: Generator, tick: Callable[[int], None] | None = None):
-        self.generator = generator
+        self.generator, self.layout = generator, layout_of(generator)
         self.evaluations = 0
         self.tick = tick
 
@@ -60,6 +69,11 @@ class Counted:
         return self.generator.velocity(x, sigma, cases)
 
 
+def layout_of(generator: Generator) -> Layout | None:
+    """How the latents of `generator` are laid out; None for plain ones."""
+    return getattr(generator, "layout", None)
+
+
 def record(generator: Generator, case, sigmas: np.ndarray) -> Trajectory:
     """Run `case` in full with N Euler steps and keep everything; raises `OTCacheError` when something is not finite."""
     x = generator.noise(case)
@@ -69,12 +83,12 @@ def record(generator: Generator, case, sigmas: np.ndarray) -> Trajectory:
         x = x + d * float(following - sigma)
         latents.append(x)
         velocities.append(d)
-    return Trajectory(sigmas, torch.stack(latents), torch.stack(velocities))
+    return Trajectory(sigmas, torch.stack(latents), torch.stack(velocities), layout_of(generator))
 
 
 def sample(generator: Generator, cases: Sequence, schedule: Schedule) -> torch.Tensor:
     """Final latents [n, *latent] of cached Euler runs driven step by step by `CachedRun`, as a sampler node does it."""
-    run = CachedRun(schedule)
+    run = CachedRun(schedule, layout_of(generator))
     x = torch.stack([generator.noise(case) for case in cases])
     for step, (sigma, following) in enumerate(zip(schedule.sigmas[:-1], schedule.sigmas[1:], strict=True)):
         if run.computes(step):
@@ -112,7 +126,8 @@ class Rollouts:
     """Cached runs of one group of cases.
 
     For predictor "fitted" each segment's weights are fitted as the run goes, by ridge least squares over the group, so
-    that the cached latent lands on the recorded one; pass `rows` to use given weights instead. Nodes beyond `max_bytes`
+    that the cached latent lands on the recorded one; pass `rows` to use given weights instead. One of several bands is fitted
+    to those that the latents have. Nodes beyond `max_bytes`
     are forgotten, least recently used first, and simply computed again.
     """
 
@@ -129,6 +144,9 @@ class Rollouts:
             raise OTCacheError(f'Rollouts cannot use predictor "{predictor.kind}"; use "fitted" or an extrapolation.')
         if not len(cases) or len(cases) != len(trajectories):
             raise OTCacheError(f"{len(cases)} cases with {len(trajectories)} recordings; give one recording for each case.")
+        self.layout = trajectories[0].layout
+        if predictor.kind == "fitted" and predictor.bands > 1:
+            predictor = fitted_to(self.layout)
         self.generator, self.cases, self.predictor, self.ridge = generator, list(cases), predictor, ridge
         self.sigmas = trajectories[0].sigmas
         self.trajectories = trajectories
@@ -189,6 +207,6 @@ class Rollouts:
             row = rows[k]
         else:
             target = (stack(self.trajectories, "x", end) - node.x) / span
-            row = fit_weights(node.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands)
+            row = fit_weights(node.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands, self.layout)
         row = tuple(float(w) for w in row)
-        return node.x + mean_velocity(row, node.d, self.predictor.bands) * span, (*node.rows, row)
+        return node.x + mean_velocity(row, node.d, self.predictor.bands, self.layout) * span, (*node.rows, row)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from ..errors import OTCacheError
 from ..files import written_whole
 from ..schedules.schedule import check_sigmas
-from .predictors import low_band
+from .layout import Layout, low_pass
 
 AT_ONCE = 2**21  # elements in double precision, 16 MiB: larger pieces are no faster
 
@@ -25,12 +25,14 @@ class Trajectory:
     """One uncached run of one case.
 
     sigmas: float64 [N + 1], strictly falling. x: [N + 1, *latent], the latent before each step and at the end.
-    d: [N, *latent], dx / dsigma at each step. Raises `OTCacheError` if shapes disagree or anything is not finite.
+    d: [N, *latent], dx / dsigma at each step. layout: of the latents, None for plain ones. Raises
+    `OTCacheError` if shapes disagree or anything is not finite.
     """
 
     sigmas: np.ndarray
     x: torch.Tensor
     d: torch.Tensor
+    layout: Layout | None = None
 
     def __post_init__(self):
         try:
@@ -43,6 +45,9 @@ class Trajectory:
                 f"trajectory: x {tuple(self.x.shape)} and d {tuple(self.d.shape)} do not fit {steps} steps; "
                 "record one latent before each step and one at the end, and one velocity for each step."
             )
+        object.__setattr__(self, "layout", self.layout or Layout([self.x.shape]))
+        if not self.layout.fits(self.x):
+            raise OTCacheError(f"trajectory: latents {tuple(self.x.shape[1:])} do not hold the parts {self.layout.parts}.")
         bad = []
         for name, tensor in (("x", self.x), ("d", self.d)):
             steps = torch.isfinite(tensor).reshape(len(tensor), -1).all(1).logical_not().nonzero().flatten().tolist()
@@ -67,9 +72,12 @@ class Trajectory:
     def save(self, path: str | Path) -> None:
         """Write as safetensors, whole or not at all."""
         tensors = {"x": self.x.contiguous(), "d": self.d.contiguous()}
+        told = {"sigmas": json.dumps(self.sigmas.tolist())}
+        if self.layout.packed:
+            told["parts"] = json.dumps(self.layout.parts)
         with written_whole(path) as temporary:
             try:
-                save_file(tensors, temporary, metadata={"sigmas": json.dumps(self.sigmas.tolist())})
+                save_file(tensors, temporary, metadata=told)
             except SafetensorError as error:
                 raise OTCacheError(f"Cannot write {path}: {error}; free space or choose another place.") from None
 
@@ -78,7 +86,9 @@ def load_trajectory(path: str | Path) -> Trajectory:
     """Read what `Trajectory.save` wrote; tensors stay memory-mapped. Raises `OTCacheError` naming the file."""
     try:
         with safe_open(path, framework="pt") as file:
-            return Trajectory(json.loads(file.metadata()["sigmas"]), file.get_tensor("x"), file.get_tensor("d"))
+            told = file.metadata()
+            layout = Layout([(1, *part) for part in json.loads(told["parts"])]) if "parts" in told else None
+            return Trajectory(json.loads(told["sigmas"]), file.get_tensor("x"), file.get_tensor("d"), layout)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise OTCacheError(f"{Path(path).name} is no recorded trajectory ({error}); record it again.") from None
 
@@ -117,7 +127,8 @@ class Spool(Sequence):
 def gram_matrices(trajectories: Sequence[Trajectory], bands: int = 1) -> np.ndarray:
     """Inner products of the recorded velocities, G[b, c, i, j] = mean over elements of d_i d_j, float64 [bands, cases, N, N].
 
-    Two bands are the low and the high spatial frequencies.
+    bands: 1 for those of whole velocities, more for those of each band that the latents have. Parts of packed latents count
+    alike (`Layout.sizes`).
 
     Every local or propagated error of a linear predictor is a quadratic form in it, so the graph never needs latents
     again. Raises `OTCacheError` for an empty list or grids that differ.
@@ -129,23 +140,26 @@ def gram_matrices(trajectories: Sequence[Trajectory], bands: int = 1) -> np.ndar
     for trajectory in trajectories:
         if not np.array_equal(trajectory.sigmas, grid):
             raise OTCacheError("The calibration cases were recorded on different sigma grids; use one grid for all of them.")
-        grams.append(band_grams(trajectory.d, bands))
+        grams.append(band_grams(trajectory.d, trajectory.layout, bands))
     return np.stack(grams, axis=1)
 
 
-def band_grams(velocities: torch.Tensor, bands: int) -> np.ndarray:
-    """`gram_matrices` of one run's velocities [N, *latent], float64 [bands, N, N].
+def band_grams(velocities: torch.Tensor, layout: Layout, bands: int) -> list[np.ndarray]:
+    """`gram_matrices` of one run's velocities [N, *latent], which fit `layout`: float64 [N, N] for each band.
 
     Some pictures at a time: all of them in double precision, and again by band, would take several times their own memory.
     """
-    pictures = velocities.shape[-2:] if velocities.ndim >= 4 else ()  # as `low_band` has it
-    parts = velocities.reshape(len(velocities), -1, *pictures)
-    at_once = max(AT_ONCE // (len(velocities) * math.prod(pictures)), 1)
-    total = torch.zeros(bands, len(velocities), len(velocities), dtype=torch.float64, device=velocities.device)
-    for part in parts.split(at_once, dim=1):
-        whole = part.double()
-        low = low_band(whole) if bands == 2 else None
-        for gram, band in zip(total, [whole] if low is None else [low, whole - low], strict=True):
-            flat = band.flatten(1)
-            gram += flat @ flat.T
-    return (total / velocities[0].numel()).numpy(force=True)
+    parts, found = layout.unpack(velocities), []
+    for part, spatial in zip(parts, layout.spatial, strict=True):
+        pictures = part.shape[-2:] if spatial else ()
+        pieces = part.reshape(len(part), -1, *pictures)
+        at_once = max(AT_ONCE // (len(part) * math.prod(pictures)), 1)
+        total = torch.zeros(1 + (spatial and bands > 1), len(part), len(part), dtype=torch.float64, device=part.device)
+        for piece in pieces.split(at_once, dim=1):
+            whole = piece.double()
+            low = low_pass(whole) if len(total) > 1 else None
+            for gram, band in zip(total, [whole] if low is None else [low, whole - low], strict=True):
+                flat = band.flatten(1)
+                gram += flat @ flat.T
+        found += (total / (part[0].numel() * len(parts))).numpy(force=True)
+    return found if bands > 1 else [sum(found[1:], found[0])]

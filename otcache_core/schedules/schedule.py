@@ -17,7 +17,7 @@ MAX_STEPS = 10_000
 MAX_FILE_BYTES = 16 * 2**20
 HISTORY = 3  # evaluations that a predictor may combine
 FLOW_TOP = 1.02  # sigmas of flow models end at 1, but for rounding and a little more noise
-BANDS = 2  # spatial frequency bands that fitted weights may tell apart
+BANDS = 8  # of a latent that fitted weights may tell apart: two of a picture or video, further ones of sound packed with it
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Row = Annotated[tuple[Number, ...], Field(min_length=1, max_length=HISTORY * BANDS, **FIRST_ERROR)]
@@ -36,7 +36,8 @@ class Predictor(Record):
     """How a skipped step's velocity is formed; see `sampling.predictors`.
 
     `damping` scales the extrapolation of "linear" and "quadratic" (0 is hold, 1 is undamped). `bands` is the number of
-    spatial frequency bands that "fitted" has weights for: 1, or 2 for low and high.
+    bands that "fitted" has weights for: 1, 2 for low and high spatial frequencies, or those of a latent that packs several
+    parts (`sampling.layout`).
     """
 
     kind: PredictorKind = "linear"
@@ -50,8 +51,8 @@ class Schedule(Record):
     sigmas: N + 1 noise levels, strictly falling, the last may be 0. Step i integrates from sigmas[i] to sigmas[i + 1].
     compute_steps: B distinct steps in rising order, the first is 0. All others are predicted.
     weights: for predictor "fitted", one row a compute step: the segment's mean velocity as a combination of the last
-        evaluations, newest first, at most `HISTORY` numbers; with two bands those of the low band, then those of the
-        high one. Dimensionless, so that re-timing can use them.
+        evaluations, newest first, at most `HISTORY` numbers; with several bands those of the first band, the low one, then
+        those of the next. Dimensionless, so that re-timing can use them.
     spans: for predictor "mean_velocity", one lookback K >= 0 a compute step, in grid steps (0 is hold).
     model_class: the model's class, where the schedule was made on a model in ComfyUI. noise: what sigma means there: "flow"
         for x = (1 - sigma) image + sigma noise, "diffusion" for image + sigma noise, "" where nobody said.

@@ -63,11 +63,11 @@ def test_a_skipped_step_is_the_weighted_sum_of_what_each_evaluation_would_give_n
 
 def test_bands_are_weighted_apart(host):
     weighted = host.module("nodes.host.blocks").weighted
-    low_band = host.module("otcache_core.sampling.predictors").low_band
+    low_pass = host.module("otcache_core.sampling.layout").low_pass
     x, first, second = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(1))
     ours = weighted(x, [[1.2, -0.4], [0.5, 0.3]], [lambda: first, lambda: second])
     low, high = (a * (x - first) + b * (x - second) for a, b in ((1.2, -0.4), (0.5, 0.3)))
-    torch.testing.assert_close(x - ours, low_band(low) + high - low_band(high))
+    torch.testing.assert_close(x - ours, low_pass(low) + high - low_pass(high))
     assert weighted(x, [[1.0, 0.0]] * 2, [lambda: first, None]) is first  # what has no weight is not asked for
 
 

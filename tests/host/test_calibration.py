@@ -318,10 +318,3 @@ def test_a_package_that_is_missing_is_told_at_once(host, demo_small, vae_of_late
         host.run("OTAnchorSearch", model=demo_small.model, vae=vae_of_latents, calibration=calibration, reference=reference,
                  budget=3, **inputs)  # fmt: skip
     assert not sigmas
-
-
-def test_latents_with_sound_are_refused(host, demo_small):
-    nested = pytest.importorskip("comfy.nested_tensor", reason="this ComfyUI (0.3) has no latents with sound")
-    packed = nested.NestedTensor([torch.zeros(1, 16, 8, 8), torch.zeros(1, 8, 20)])
-    with pytest.raises(Exception, match="picture and sound"):
-        short(host, demo_small, latent_image={"samples": packed})

@@ -59,8 +59,7 @@ def test_two_experts_with_one_schedule(host, level, switch, extra):
 
 
 @pytest.mark.parametrize("case", ["LTX-2 (video, audio)"], indirect=True)
-def test_video_with_audio_is_one_band(host, case):
-    """Packed as [1, 1, everything] it has no height and width: the low band's weights hold for all of it."""
+def test_weights_for_a_video_alone_hold_with_audio_by_their_low_band(host, case):
     one = own_schedule(host, case.model, BUDGET, kind="fitted")
     kind = type(one.predictor)(kind="fitted", bands=2)
     two = one.replace(predictor=kind, weights=tuple((*row, *(5.0 * w for w in row)) for row in one.weights))

@@ -20,7 +20,8 @@ from otcache_core.calibration.graph import (
 from otcache_core.calibration.inner_products import Recorded
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.cached_run import CachedRun
-from otcache_core.sampling.predictors import RIDGE, combine, fit_weights, low_pass, mean_velocity
+from otcache_core.sampling.layout import low_pass
+from otcache_core.sampling.predictors import RIDGE, combine, fit_weights, mean_velocity
 from otcache_core.sampling.rollout import FITTED
 from otcache_core.sampling.trajectory import Trajectory
 from otcache_core.schedules.extrapolation import prior_weights

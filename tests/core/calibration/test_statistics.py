@@ -29,8 +29,9 @@ from otcache_core.calibration.statistics import (
     summed,
 )
 from otcache_core.errors import OTCacheError
-from otcache_core.sampling.rehearsal import Rehearsal
+from otcache_core.sampling.rehearsal import Rehearsal, Visit
 from otcache_core.sampling.rollout import FITTED
+from otcache_core.schedules.schedule import BANDS
 
 STEPS = 12
 SIGMAS = linear_sigmas(STEPS, shift=3.0)
@@ -136,7 +137,8 @@ def test_rehearsed_budgets(steps, budgets):
 
 @pytest.mark.parametrize(
     ("steps", "asked", "budgets"),
-    [(50, 18, [6, 12]), (50, 19, [6, 12, 19]), (50, 40, [6, 12, 25]), (20, 6, [5]), (20, 7, [5, 7]), (28, 6, [5, 7]), (28, 9, [5, 9]), (10, 9, [5]), (3, 2, [])],
+    [(50, 18, [6, 12]), (50, 19, [6, 12, 19]), (50, 40, [6, 12, 25]), (20, 6, [5]), (20, 7, [5, 7]), (28, 6, [5, 7]),
+     (28, 9, [5, 9]), (10, 9, [5]), (3, 2, [])],  # fmt: skip
 )
 def test_a_budget_far_above_the_others_is_rehearsed_too(steps, asked, budgets):
     assert rehearsed_budgets(steps, asked) == budgets
@@ -352,6 +354,44 @@ def test_wrong_descriptions_are_refused(good, tmp_path, field, number):
         return
     save_file(tensors, tmp_path / "bad.safetensors", {FORMAT: json.dumps(described | {field: value})})
     refused(tmp_path / "bad.safetensors")
+
+
+def of_bands(known: Statistics, count: int) -> Statistics:
+    """`known` with `count` bands, made of its two."""
+    chosen = [number % 2 for number in range(count)]
+    visits = {
+        steps: Visit(seen.gram[chosen], seen.moments[chosen], seen.squares[chosen]) for steps, seen in known.visits.items()
+    }
+    return replace(known, grams=known.grams[chosen], visits=visits)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, BANDS])
+def test_files_say_how_many_bands_they_tell_apart(known, tmp_path, count):
+    ours = of_bands(known, count)
+    ours.save(tmp_path / "a.safetensors")
+    found = load_statistics(tmp_path / "a.safetensors")
+    assert same(found, ours, rtol=1e-6) and found.bands == ours.bands == count
+    assert solve([found], SIGMAS, 4).predictor.bands == count
+    assert ours.fits(known) == (count == 2) and same(ours + ours, of_bands(known + known, count))
+    if count != 2:
+        with pytest.raises(OTCacheError, match="bands"):
+            _ = ours + known
+
+
+def test_files_that_do_not_say_it_are_of_pictures(good, tmp_path):
+    tensors, words = parts(good, tmp_path)
+    assert words.pop("bands") == 2
+    path = tmp_path / "old.safetensors"
+    save_file(tensors, path, metadata={FORMAT: json.dumps(words)})
+    assert load_statistics(path).bands == 2
+
+
+@pytest.mark.parametrize("bands", [0, 1, 3, BANDS + 1, "2", 2.5, True, None])
+def test_files_that_say_another_count_than_they_hold_are_refused(good, tmp_path, bands):
+    tensors, words = parts(good, tmp_path)
+    path = tmp_path / "bad.safetensors"
+    save_file(tensors, path, metadata={FORMAT: json.dumps(words | {"bands": bands})})
+    refused(path)
 
 
 @pytest.mark.parametrize("field", ["version", "runs", "origin", "visits", "rehearsals"])

@@ -11,7 +11,8 @@ from strategies import grids_with_steps, step_sets
 
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.cached_run import CachedRun
-from otcache_core.sampling.predictors import combine_bands, low_pass, mean_velocity_step
+from otcache_core.sampling.layout import low_pass
+from otcache_core.sampling.predictors import combine_bands, mean_velocity_step
 from otcache_core.sampling.rollout import Rollouts, sample
 from otcache_core.schedules.schedule import HISTORY, Predictor, make_schedule
 

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otcache_core.sampling.layout import LOW_PASS
 from otcache_core.sampling.patches import SIDE, Patches
-from otcache_core.sampling.predictors import LOW_PASS
 
 SHAPES = [
     (2, 7),

@@ -11,7 +11,7 @@ from strategies import step_sets
 
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.cached_run import CachedRun
-from otcache_core.sampling.predictors import low_pass
+from otcache_core.sampling.layout import low_pass
 from otcache_core.sampling.rehearsal import ELEMENTS, Recorder, Rehearsal, visit
 from otcache_core.sampling.rollout import Rollouts
 from otcache_core.schedules.schedule import HISTORY, make_schedule

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import files
 from otcache_core.errors import OTCacheError
-from otcache_core.sampling.predictors import low_pass
+from otcache_core.sampling.layout import low_pass
 from otcache_core.sampling.trajectory import Spool, Trajectory, gram_matrices, load_trajectory
 
 SIGMAS = [1.0, 0.7, 0.2, 0.0]

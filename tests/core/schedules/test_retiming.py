@@ -11,19 +11,20 @@ from otcache_core.schedules.retiming import moved as moved_to
 from otcache_core.schedules.retiming import retime, retimed_weights
 from otcache_core.schedules.schedule import HISTORY, Predictor, make_schedule, parse_schedule
 
-KINDS = ["hold", "linear", "mean_velocity", "fitted", "two bands"]
+BANDS = {"fitted": 1, "two bands": 2, "five bands": 5}
+KINDS = ["hold", "linear", "mean_velocity", *BANDS]
 STEPS = (0, 1, 2, 4, 7, 11, 16, 22, 29, 37, 45)
 
 
 def schedule(sigmas, steps, kind="two bands", seed=0, **fields):
     """A schedule of `kind` with random weights and spans."""
-    random, bands = np.random.default_rng(seed), 2 if kind == "two bands" else 1
+    random, bands = np.random.default_rng(seed), BANDS.get(kind, 1)
     rows = [random.normal(size=bands * min(k + 1, HISTORY)).tolist() for k in range(len(steps))]
     return make_schedule(
         sigmas=np.asarray(sigmas).tolist(),
         compute_steps=steps,
-        predictor=Predictor(kind="fitted", bands=2) if kind == "two bands" else Predictor(kind=kind),
-        weights=rows if kind in ("fitted", "two bands") else None,
+        predictor=Predictor(kind="fitted" if kind in BANDS else kind, bands=bands),
+        weights=rows if kind in BANDS else None,
         spans=random.integers(0, 6, size=len(steps)).tolist() if kind == "mean_velocity" else None,
         **fields,
     )
@@ -185,7 +186,7 @@ def test_prepared_schedules_are_left_behind_and_the_rest_is_kept():
 # -- weights -------------------------------------------------------------------------------------------------
 
 
-@given(grids_with_steps(min_steps=2), st.sampled_from(["fitted", "two bands"]), st.integers(0, 99))
+@given(grids_with_steps(min_steps=2), st.sampled_from(list(BANDS)), st.integers(0, 99))
 def test_weights_on_the_same_grid_are_unchanged(case, kind, seed):
     sigmas, steps = case
     ours = schedule(sigmas, steps, kind, seed)
@@ -194,7 +195,7 @@ def test_weights_on_the_same_grid_are_unchanged(case, kind, seed):
         assert np.allclose(row, old, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["fitted", "two bands"])
+@pytest.mark.parametrize("kind", BANDS)
 @pytest.mark.parametrize("scale", [1e-3, 0.7, 14.6, 1000.0])
 def test_weights_do_not_depend_on_the_unit_of_sigma(kind, scale):
     ours = schedule(linear_sigmas(50, 3.0), STEPS, kind)
