@@ -21,7 +21,12 @@ def sampler_response(sampler, guider, sigmas: torch.Tensor, extra_args: dict, no
         own = dict(extra_args)
         if "model_options" in own:
             own["model_options"] = comfy.model_patcher.create_model_options_clone(own["model_options"])
-        return sampler.sample(StandIn(guider, model), sigmas.clone(), own, None, made_up, torch.zeros_like(made_up), None, True)
+        last = sampler.sample(StandIn(guider, model), sigmas.clone(), own, None, made_up, torch.zeros_like(made_up), None, True)
+        return (last - zero) / (one - zero)
+
+    # A sampler's own latent is handed over rescaled: a flow's slice that ends in mid-run is divided by 1 - sigma.
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+    zero, one = sampling.inverse_noise_scaling(sigmas[-1].cpu(), torch.tensor([0.0, 1.0])).tolist()
 
     with chance(chance_before(sigmas.device)):
         return respond(sample, len(sigmas) - 1)

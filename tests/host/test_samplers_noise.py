@@ -116,3 +116,13 @@ def test_blocks_are_not_reused_where_noise_is_added(host, demo):
     ours, other = (ksampler(host, demo, c.model, steps=STEPS, sampler_name="er_sde") for c in (blocks, output))
     assert torch.equal(ours, other)
     assert "adds noise" in blocks.reports[0].level_reason and blocks.reports[0].level == "output"
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "euler_ancestral"])
+def test_slices_that_end_in_mid_run_are_told_apart_too(host, demo, sampler):
+    """A slice that ends in mid-run is handed over rescaled, which is no added noise."""
+    cached = Cached(host, demo.model, make_schedule(host, STEPS, 8, "hold"))
+    part = {"start_at_step": 0, "end_at_step": 12, "add_noise": "enable", "return_with_leftover_noise": "enable"}
+    ksampler(host, demo, cached.model, node="KSamplerAdvanced", steps=STEPS, sampler_name=sampler, **part)
+    report, = cached.reports
+    assert ("adds noise" in report.note) == (sampler == "euler_ancestral") and not report.reason and report.evaluations < 12
