@@ -161,5 +161,5 @@ def band_grams(velocities: torch.Tensor, layout: Layout, bands: int) -> list[np.
             for gram, band in zip(total, [whole] if low is None else [low, whole - low], strict=True):
                 flat = band.flatten(1)
                 gram += flat @ flat.T
-        found += (total / (part[0].numel() * len(parts))).numpy(force=True)
+        found.extend((total / (part[0].numel() * len(parts))).numpy(force=True))
     return found if bands > 1 else [sum(found[1:], found[0])]
