@@ -21,7 +21,7 @@ from .sampler_response import sampler_response
 from .suitability import READS_GUIDANCE, check_sampler, learnt, other_bands, other_model, reads_guidance, suits
 from .time_ranges import time_range, time_ranges
 
-HELD = "the sampler adds noise, so that skipped steps hold the denoised latent"
+HELD = "the sampler adds noise, or what it does cannot be told, so that skipped steps hold the denoised latent"
 NEARER = "the sampler adds noise, and the denoised latent that is held then comes nearer to the full run"
 FOREIGN = (
     "the weights were fitted to {} and do not suit this sampler, so that skipped steps hold: one run with OT Auto Cache learns "
