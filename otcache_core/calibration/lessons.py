@@ -12,7 +12,7 @@ from ..sampling.patches import Patches
 from ..sampling.rehearsal import Recording, Rehearsal, summed
 from ..sampling.rollout import Generator
 from ..sampling.trajectory import Trajectory
-from .ladder import reach, rehearsed_budgets
+from .ladder import REACH, rehearsed_budgets
 from .learnt_paths import paths
 from .statistics import Origin, Statistics, of_recording
 
@@ -24,10 +24,10 @@ def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, ask
 
     asked: the budget that is wanted, as in `rehearsed_budgets`.
     """
-    budgets = rehearsed_budgets(statistics.steps, asked)
+    budgets = rehearsed_budgets(statistics.steps, asked, statistics.looks_back and not statistics.held)
     before = list(known.rehearsals) if known is not None else []
     if before:
-        budgets = [budget for budget in budgets if budget > reach(statistics.steps) * max(map(len, before))]
+        budgets = [budget for budget in budgets if budget > REACH * max(map(len, before))]
     graph = paths(statistics, max(budgets, default=1))
     return [*before, *(graph[budget] for budget in budgets)]
 

@@ -109,6 +109,12 @@ class Statistics:
         return {budget: float(np.sqrt(error / square)) for budget, (error, square) in sums.items() if square > TINY}
 
     @property
+    def looks_back(self) -> bool:
+        """Whether the sampler's moves are not Euler's: multistep samplers'."""
+        euler = np.diff(self.sigmas)
+        return bool(np.abs(self.moves - euler).max() > ALIKE * np.abs(euler).max())
+
+    @property
     def settles(self) -> bool:
         """Whether more evaluations came nearer in rehearsals. Some samplers of high order make more of any error, so that
         nothing can be fitted to where they went."""
