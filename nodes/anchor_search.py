@@ -79,7 +79,7 @@ class OTAnchorSearch(io.ComfyNode):
         from .host.known import origin_at
         from .host.lpips_folders import lpips_folders
         from .host.progress import NodeProgress, duration
-        from .host.suitability import made_on
+        from .host.suitability import EULER, made_on
 
         setting, observed = calibration.setting, calibration.observed
         if budget >= reference.budget:
@@ -117,7 +117,7 @@ class OTAnchorSearch(io.ComfyNode):
             progress.say(EXPOSED)
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         with learned.kept_if_possible():
-            learned.remember_anchor(learned.model_key(model), origin_at(model, "euler", setting.cfg), anchor)
+            learned.remember_anchor(learned.model_key(model), origin_at(model, EULER, setting.cfg), anchor)
         told = summary(found, cases) + (f"\nWarning: {EXPOSED}." if exposed else "")
         return io.NodeOutput(anchor, plot(anchor, reference), told)
 

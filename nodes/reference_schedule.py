@@ -80,7 +80,7 @@ class OTReferenceSchedule(io.ComfyNode):
         from .host.known import of_same_runs, origin_at
         from .host.progress import NodeProgress
         from .host.setting import make_setting
-        from .host.suitability import made_on
+        from .host.suitability import EULER, made_on
 
         model = model[0]
         setting = make_setting(model, positive, negative[0], latent_image[0], seed[0], cases[0], steps[0], cfg[0],
@@ -92,7 +92,7 @@ class OTReferenceSchedule(io.ComfyNode):
         most = max(budget[0], *STRIPS)  # an anchor's budgets lie below; others are solved when they are asked for
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
         marks = model_fingerprint(model), setting.fingerprint()
-        key, origin = learned.model_key(model), origin_at(model, "euler", cfg[0])
+        key, origin = learned.model_key(model), origin_at(model, EULER, cfg[0])
         known = of_same_runs(learned.recall(key), origin, grid, setting.layout)
         folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 
@@ -116,7 +116,7 @@ class OTReferenceSchedule(io.ComfyNode):
         progress.done()
         shutil.rmtree(folder, ignore_errors=True)  # finished: from here on ComfyUI keeps the result
         # Whatever sampler gave the grid, weights are fitted to Euler's steps.
-        reference = reference.replace(sampler="euler", scheduler=scheduler[0])
+        reference = reference.replace(sampler=EULER, scheduler=scheduler[0])
         return io.NodeOutput(reference, Calibration(setting, observed, seconds, *marks), plot(reference, observed))
 
 

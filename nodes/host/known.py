@@ -12,7 +12,7 @@ from ...otcache_core.sampling.layout import Layout
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import Schedule, check_sigmas
 from . import learned
-from .suitability import fits_bands, made_for_another, made_on, name_of
+from .suitability import EULER, fits_bands, made_for_another, made_on, name_of
 
 SAME = 1e-5  # relative: grids that are one
 SOLVED = 32  # schedules that are kept for the grids and budgets in use
@@ -72,7 +72,7 @@ def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int)
     What a calibration has prepared for this very grid; else its steps, or the graph's, with weights solved here. Remembered
     for the statistics, grids and budgets in use.
     """
-    anchor = learned.recall_anchor(key, known[0].origin) if known[0].origin.sampler == "euler" else None
+    anchor = learned.recall_anchor(key, known[0].origin) if known[0].origin.sampler == EULER else None
     prepared = next((schedule for schedule in anchor.prepared if schedule.budget == budget), None) if anchor else None
     if prepared and prepared.predictor.bands not in (1, known[0].bands):  # calibrated on latents of another kind
         prepared = None

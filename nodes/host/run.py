@@ -18,7 +18,7 @@ from ...otcache_core.sampling.step_finder import StepFinder
 from .blocks import BlockReuse
 from .run_report import KeptResiduals, Report
 from .sampler_response import sampler_response
-from .suitability import READS_GUIDANCE, check_sampler, learnt, other_bands, other_model, reads_guidance, suits
+from .suitability import EULER, READS_GUIDANCE, check_sampler, learnt, other_bands, other_model, reads_guidance, suits
 from .time_ranges import time_range, time_ranges
 
 HELD = "the sampler adds noise, or what it does cannot be told, so that skipped steps hold the denoised latent"
@@ -79,7 +79,7 @@ class HostRun:
         schedule = self.cached.schedule
         if not suits(schedule, self._sampler, response):
             self.cached = CachedRun(schedule.replace(predictor={"kind": "hold"}, weights=None), self.cached.layout)
-            self.warning = FOREIGN.format(schedule.sampler or "euler")
+            self.warning = FOREIGN.format(schedule.sampler or EULER)
             self.blocks = self.blocks and BlockReuse(self.cached.combines, self.cached.layout)
         self.cached.suit(response)
         if response.astray:

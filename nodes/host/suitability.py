@@ -9,7 +9,7 @@ from ...otcache_core.calibration.solving import LEARNT
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.layout import Layout
-from ...otcache_core.sampling.response import Response
+from ...otcache_core.sampling.response import Response, are_eulers
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import FLOW_TOP, Schedule
 
@@ -18,7 +18,7 @@ ADAPTIVE = ("dpm_adaptive", "dpm_fast")
 READS_GUIDANCE = (
     "the sampler reads the unconditional output with a function of its own around guidance, and a skipped step has none to show"
 )
-EULER, SAME = "euler", 1e-3  # relative: moves that are Euler's
+EULER = "euler"
 BEYOND = FLOW_TOP  # as a factor: how far above the schedule's first sigma a run may start
 
 
@@ -40,14 +40,12 @@ def suits(schedule: Schedule, sampler, response: Response) -> bool:
     """
     if response.moves is None or not made_for_another(schedule, sampler):
         return True
-    euler = np.diff(schedule.sigmas)
-    return schedule.sampler in ("", EULER) and bool(np.abs(response.moves - euler).max() < SAME * np.abs(euler).max())
+    return schedule.sampler in ("", EULER) and are_eulers(response.moves, np.asarray(schedule.sigmas))
 
 
 def check_sampler(sampler) -> None:
     """Raise `OTCacheError` with the reason when a run of `sampler` has to be computed in full, as far as its name tells."""
-    name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
-    if any(word in name for word in ADAPTIVE):
+    if any(word in name_of(sampler) for word in ADAPTIVE):
         raise OTCacheError("this sampler chooses its own noise levels; use one with fixed steps, such as euler")
 
 

@@ -30,7 +30,7 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
     if statistics.held and steps <= FEW_STEPS:
         return even_steps(budget, steps)
     inner = within(statistics.recorded, grid)
-    solved = partial(held_paths if statistics.held else fitted_paths, whole=inner.sigmas[0] == statistics.sigmas[0])
+    solved = partial(graph_paths, statistics.held, whole=inner.sigmas[0] == statistics.sigmas[0])
     room = inner.steps // 2
     if budget > room and steps > inner.steps:
         known = quantile_function(solved(inner, room)[room], inner.sigmas) if room else quantile_function((0,), grid)
@@ -48,7 +48,12 @@ def paths(statistics: Statistics, most: int) -> dict[int, tuple[int, ...]]:
     """The path on the recorded grid at every budget up to `most`: the graph's, or even steps where noise is added to few."""
     if statistics.held and statistics.steps <= FEW_STEPS:
         return {budget: even_steps(budget, statistics.steps) for budget in range(1, most + 1)}
-    return (held_paths if statistics.held else fitted_paths)(statistics.recorded, most)
+    return graph_paths(statistics.held, statistics.recorded, most, whole=True)
+
+
+def graph_paths(held: bool, recorded: Recorded, most: int, whole: bool) -> dict[int, tuple[int, ...]]:
+    """`held_paths` where denoised latents are held, else `fitted_paths`."""
+    return held_paths(recorded, most) if held else fitted_paths(recorded, most, whole)
 
 
 def even_steps(budget: int, steps: int) -> tuple[int, ...]:
@@ -61,7 +66,7 @@ def even_steps(budget: int, steps: int) -> tuple[int, ...]:
     return tuple(round(number * last / max(budget - 1, 1)) for number in range(budget))
 
 
-def held_paths(denoised: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:
+def held_paths(denoised: Recorded, most: int) -> dict[int, tuple[int, ...]]:
     """Paths for held denoised latents, from the inner products of recorded ones.
 
     A held one differs from the model's by D_i - D_k at step i, which moves the latent by h_i / sigma_i times that; norms are
@@ -75,7 +80,7 @@ def held_paths(denoised: Recorded, most: int, whole: bool = True) -> dict[int, t
     return peak_suppressed_paths(costs, range(1, most + 1), gamma=1.0)
 
 
-def fitted_paths(recorded: Recorded, most: int, whole: bool = True) -> dict[int, tuple[int, ...]]:
+def fitted_paths(recorded: Recorded, most: int, whole: bool) -> dict[int, tuple[int, ...]]:
     """Paths for fitted weights at every budget up to `most`; whole: whether the run begins where the recorded ones did.
 
     Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier. Runs that

@@ -106,7 +106,7 @@ def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **
     grid = observed.sigmas
     return make_schedule(
         name=f"{settings.model or 'model'}-{stage}-{len(steps)}of{len(grid) - 1}",
-        sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=fitted_to(observed.trajectories[0].layout),
+        sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=fitted_to(observed.trajectories[0].layout.bands),
         weights=rows, stage=stage,
         model=settings.model, model_class=settings.model_class, noise=settings.noise,
         cases=tuple(str(case)[:500] for case in observed.cases), **fields,

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import OTCacheError
 from ..sampling.predictors import LEAST_MOMENT, solve_ridge
 from ..sampling.rehearsal import Visit
-from ..sampling.rollout import FITTED
+from ..sampling.rollout import FITTED, fitted_to
 from ..schedules.extrapolation import prior_weights
 from ..schedules.schedule import HISTORY, Schedule, check_budget, check_sigmas, make_schedule
 from .ladder import LEAST
@@ -65,7 +65,7 @@ def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int
     if first.settles and not first.held:
         same = [known for known in statistics if known.bands == first.bands]
         rows = weights([sight for known in same for sight in sights(known)], grid, compute_steps, first.bands)
-        how = {"predictor": FITTED.model_copy(update={"bands": first.bands}), "weights": rows}
+        how = {"predictor": fitted_to(first.bands), "weights": rows}
     origin, runs = first.origin, sum(known.runs for known in statistics)
     return make_schedule(
         name=f"{origin.model_class or 'model'}-learnt-{len(compute_steps)}of{len(grid) - 1}"[:200],

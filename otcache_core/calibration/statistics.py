@@ -15,13 +15,13 @@ from safetensors.numpy import save
 from ..errors import OTCacheError
 from ..files import written_whole
 from ..sampling.rehearsal import Recording, Visit, summed
+from ..sampling.response import SAME, are_eulers
 from ..schedules.json_limits import check_size
 from ..schedules.schedule import BANDS, HISTORY, Noise, Number, check_sigmas, check_steps
 from .inner_products import Recorded, recorded
 
 FORMAT = "otcache-statistics"  # the name of a file's description
 LARGEST = 1e30  # of all numbers in a file, so that no sum of products overflows
-ALIKE = 1e-3  # relative: moves that are the same
 ROUNDING, TINY = 1e-5, 1e-30  # what float32 may do to inner products, relative and near zero
 MOST_BYTES = 8 * 2**20
 MOST_VALUES, MOST_NAMES = 100_000, 1_000  # of its description
@@ -111,8 +111,7 @@ class Statistics:
     @property
     def looks_back(self) -> bool:
         """Whether the sampler's moves are not Euler's: multistep samplers'."""
-        euler = np.diff(self.sigmas)
-        return bool(np.abs(self.moves - euler).max() > ALIKE * np.abs(euler).max())
+        return not are_eulers(self.moves, self.sigmas)
 
     @property
     def settles(self) -> bool:
@@ -125,7 +124,7 @@ class Statistics:
         """Whether `other` can be added: the same grid, origin, bands and response of the sampler."""
         mine, theirs = ((one.origin, one.held, one.bands) for one in (self, other))
         same = mine == theirs and np.array_equal(self.sigmas, other.sigmas)
-        return same and np.allclose(self.moves, other.moves, rtol=0, atol=ALIKE * np.abs(self.moves).max())
+        return same and np.allclose(self.moves, other.moves, rtol=0, atol=SAME * np.abs(self.moves).max())
 
     def __add__(self, other: "Statistics") -> "Statistics":
         """Those of both; raises `OTCacheError` unless `other` fits."""

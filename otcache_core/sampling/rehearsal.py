@@ -189,8 +189,8 @@ class Rehearsal(CachedRun):
     def __init__(self, recording: Recording, compute_steps: Sequence[int]):
         layout, chosen = recording.patches.layout, tuple(compute_steps)
         rows = tuple((1.0,) * layout.bands for _ in chosen)
-        fields = {"sigmas": tuple(recording.sigmas), "compute_steps": chosen, "predictor": fitted_to(layout), "weights": rows}
-        super().__init__(make_schedule(**fields), layout)
+        sigmas, predictor = tuple(recording.sigmas), fitted_to(layout.bands)
+        super().__init__(make_schedule(sigmas=sigmas, compute_steps=chosen, predictor=predictor, weights=rows), layout)
         self._recording = recording
         self._kept: dict[int, torch.Tensor] = {}  # of the newest evaluations, by step
         self._landing: torch.Tensor | None = None  # the latent as the recording counts latents

@@ -24,9 +24,9 @@ from .trajectory import Trajectory
 FITTED = Predictor(kind="fitted", bands=2)  # what calibration fits to pictures
 
 
-def fitted_to(layout: Layout) -> Predictor:
-    """What calibration fits to latents of `layout`: weights for each band."""
-    return FITTED.model_copy(update={"bands": layout.bands})
+def fitted_to(bands: int) -> Predictor:
+    """What is fitted to latents of so many `bands` (`Layout.bands`): weights for each."""
+    return FITTED.model_copy(update={"bands": bands})
 
 
 class Generator(Protocol):
@@ -146,7 +146,7 @@ class Rollouts:
             raise OTCacheError(f"{len(cases)} cases with {len(trajectories)} recordings; give one recording for each case.")
         self.layout = trajectories[0].layout
         if predictor.kind == "fitted" and predictor.bands > 1:
-            predictor = fitted_to(self.layout)
+            predictor = fitted_to(self.layout.bands)
         self.generator, self.cases, self.predictor, self.ridge = generator, list(cases), predictor, ridge
         self.sigmas = trajectories[0].sigmas
         self.trajectories = trajectories
