@@ -60,7 +60,7 @@ class Bench:
 
     def lessons_for(self, steps: int, budget: int = TARGET) -> list:
         """What each learner teaches in a run of `steps` whose next runs should make `budget` evaluations."""
-        rehearsed = self.host.module("otcache_core.calibration.statistics").rehearsed_budgets
+        rehearsed = self.host.module("otcache_core.calibration.ladder").rehearsed_budgets
         place = steps, *rehearsed(steps, budget)  # wishes that rehearse the same teach the same
         if place not in self.lessons:
             self.lessons[place] = self.learn(steps, budget)
