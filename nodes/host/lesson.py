@@ -106,9 +106,10 @@ class Lesson:
 
         def run(rehearsal: Rehearsal):
             self._say(f"rehearsing {len(made) + 1} of {len(chosen)}, {rehearsal.schedule.budget} evaluations")
-            landed = again(rehearsal)
-            made.append(self._run.finish(landed).evaluations)
-            return landed
+            try:
+                return again(rehearsal)
+            finally:  # one that goes astray ends before its time
+                made.append(self._run.finish(output).evaluations)
 
         return rehearsed(statistics, recording, chosen, run, output), sum(made)
 

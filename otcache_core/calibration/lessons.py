@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf, isfinite
 
-import numpy as np
 import torch
 
-from ..errors import OTCacheError
+from ..errors import NotFiniteError
 from ..sampling.patches import Patches
 from ..sampling.rehearsal import Recording, Rehearsal, summed
 from ..sampling.rollout import Generator
@@ -39,17 +39,18 @@ def rehearsed(
     """`statistics` of the recorded run with what rehearsals of the `chosen` compute steps meet.
 
     run(rehearsal): samples the recorded cases with it and returns their final latents; full: those of the recorded run, both
-    [b, ...]. Raises `OTCacheError` when a rehearsal is not finite.
+    [b, ...]. One that is not finite has gone all the way astray: its error is the latent itself, its visits teach nothing.
     """
-    visits, errors = [], {}
+    visits, errors, square = [], {}, recording.patches.layout.mean_square(full)
     for steps in chosen:
         rehearsal = Rehearsal(recording, steps)
-        landed = run(rehearsal)
-        visits += rehearsal.visits.items()
-        errors[tuple(steps)] = tuple(map(recording.patches.layout.mean_square, (landed - full, full)))
-        del landed
-    if not np.isfinite([value for pair in errors.values() for value in pair]).all():
-        raise OTCacheError("a rehearsal was not finite (NaN or infinity)")
+        try:
+            error = recording.patches.layout.mean_square(run(rehearsal) - full)
+        except NotFiniteError:
+            error = inf
+        if isfinite(error):
+            visits += rehearsal.visits.items()
+        errors[tuple(steps)] = (error if isfinite(error) else square), square
     return replace(statistics, visits=summed(visits), rehearsals=errors)
 
 
@@ -59,7 +60,7 @@ def lesson(
 ) -> Statistics:  # fmt: skip
     """What recorded full runs of `cases` teach, each rehearsed on `generator`; see `statistics` and `sampling.rehearsal`.
 
-    Makes `sum(rehearsed_budgets(N))` evaluations a case. Raises `OTCacheError` when a rehearsal is not finite.
+    Makes `sum(rehearsed_budgets(N))` evaluations a case.
     """
     total = None
     for case, full in zip(cases, trajectories, strict=True):

@@ -115,10 +115,10 @@ class Statistics:
 
     @property
     def settles(self) -> bool:
-        """Whether more evaluations came nearer in rehearsals. Some samplers of high order make more of any error, so that
-        nothing can be fitted to where they went."""
+        """Whether more evaluations came nearer in rehearsals, and a single rehearsal near at all. Some samplers of high order
+        make more of any error, so that nothing can be fitted to where they went."""
         errors = [error for _, error in sorted(self.errors.items())]
-        return len(errors) < 2 or errors[-1] < SETTLED * errors[0]
+        return not errors or errors[-1] < SETTLED * (errors[0] if len(errors) > 1 else 1.0)
 
     def fits(self, other: "Statistics") -> bool:
         """Whether `other` can be added: the same grid, origin, bands and response of the sampler."""

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from ..errors import OTCacheError
+from ..errors import NotFiniteError
 from .layout import Layout, combine
 
 RIDGE = 1e-4
@@ -100,7 +100,7 @@ def fit_weights(
     basis: m latent-shaped tensors [cases, ...] (evaluations, newest first); target: the mean velocity that lands on the
     recorded latent; prior: [m]; bands: 1 for one row, more for a row for each band of `layout` (None: of a plain latent).
     tr / m is the mean squared norm of the basis, which makes `ridge` dimensionless. Returns float64 [bands * m]. Raises
-    `OTCacheError` if anything is not finite.
+    `NotFiniteError` if anything is not finite.
     """
     vectors = torch.stack([*basis, target]).double()
     parts = [vectors]
@@ -117,10 +117,10 @@ def fit_weights(
 def solve_ridge(gram: np.ndarray, moments: np.ndarray, priors: np.ndarray, ridge: float) -> np.ndarray:
     """Weights float64 [..., J, m] that solve (gram + r I) w = moment + r prior with r = ridge * trace(gram) / m.
 
-    gram: [..., m, m]; moments, priors: [..., J, m], J right-hand sides. Raises `OTCacheError` if anything is not finite.
+    gram: [..., m, m]; moments, priors: [..., J, m], J right-hand sides. Raises `NotFiniteError` if anything is not finite.
     """
     if not (np.isfinite(gram).all() and np.isfinite(moments).all()):
-        raise OTCacheError("A velocity is not finite (NaN or infinity), so no weights can be fitted; run in higher precision.")
+        raise NotFiniteError("A velocity is not finite (NaN or infinity), so no weights can be fitted; run in higher precision.")
     size = gram.shape[-1]
     strength = max(ridge, 1e-12) * np.trace(gram, axis1=-2, axis2=-1)[..., None, None] / size + np.finfo(float).tiny
     return np.linalg.solve(gram + strength * np.eye(size), (moments + strength * priors).swapaxes(-1, -2)).swapaxes(-1, -2)

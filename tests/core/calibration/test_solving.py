@@ -404,7 +404,8 @@ def test_where_more_evaluations_came_no_nearer_steps_are_held(known):
         made = solve([told], known.sigmas, 6)
         assert told.settles == settles and (made.predictor.kind == "fitted") == settles
         assert made.compute_steps == solve([known], known.sigmas, 6).compute_steps
-    assert replace(known, rehearsals={small: (1.0, 100.0)}).settles
+    for error, settles in ((0.5, True), (1.0, False)):
+        assert replace(known, rehearsals={small: (error**2, 1.0)}).settles == settles
 
 
 def test_held_paths_need_nothing_where_denoised_latents_do_not_change():
