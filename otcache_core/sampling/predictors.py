@@ -120,7 +120,7 @@ def solve_ridge(gram: np.ndarray, moments: np.ndarray, priors: np.ndarray, ridge
     gram: [..., m, m]; moments, priors: [..., J, m], J right-hand sides. Raises `NotFiniteError` if anything is not finite.
     """
     if not (np.isfinite(gram).all() and np.isfinite(moments).all()):
-        raise NotFiniteError("A velocity is not finite (NaN or infinity), so no weights can be fitted; run in higher precision.")
+        raise NotFiniteError("A velocity is not finite (NaN or infinity), so that no weights fit; run in higher precision.")
     size = gram.shape[-1]
     strength = max(ridge, 1e-12) * np.trace(gram, axis1=-2, axis2=-1)[..., None, None] / size + np.finfo(float).tiny
     return np.linalg.solve(gram + strength * np.eye(size), (moments + strength * priors).swapaxes(-1, -2)).swapaxes(-1, -2)

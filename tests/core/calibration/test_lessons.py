@@ -37,7 +37,7 @@ def test_a_rehearsal_that_is_not_finite_counts_as_gone_astray_and_the_others_tea
     assert rest.errors == {small: 1.0, large: whole.errors[large]}
     assert rest.settles and solve([rest], SIGMAS, large).predictor.kind == "fitted"
     assert set(rest.visits) < set(whole.visits)
-    for key, seen in rest.visits.items():
+    for seen in rest.visits.values():
         assert np.isfinite(seen.gram).all() and np.isfinite(seen.moments).all()
 
 
