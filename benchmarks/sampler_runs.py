@@ -38,12 +38,6 @@ class Bench:
         options = {"steps": steps, "cfg": cfg, "sampler_name": sampler, "scheduler": SCHEDULER, "seed": seed}
         return ksampler(self.host, case, model, **options)
 
-    def grid(self, sampler: str, steps: int):
-        """The sigmas of a run, float64 [N + 1]."""
-        import comfy.samplers
-
-        return comfy.samplers.KSampler(self.one.model, steps, "cpu", sampler, SCHEDULER).sigmas.double().numpy()
-
     def auto(self, model, budget: int, level: str, on_report: Callable):
         """`model` as OT Auto Cache gives it."""
         auto = self.host.module("nodes.host.auto")
@@ -149,14 +143,7 @@ class Of:
             return self._of(lesson, budget, report, reason=report.reason)
         found = {OURS: samples}
         steps, made, found[PLAIN] = self._plain(report.evaluations)
-        # The steps that were computed, as the pack tells them apart.
-        grid = bench.grid(self.sampler, self.steps)
-        finder = bench.host.module("otcache_core.sampling.step_finder").StepFinder(grid)
-        located = [finder.locate(sigma)[0] for sigma in self.sigmas]
-        chosen = sorted({step for step, computed in zip(located, report.computed, strict=True) if computed})
-        make = bench.host.module("otcache_core.schedules.schedule").make_schedule
-        holding = make(sigmas=tuple(grid), compute_steps=tuple(chosen), predictor={"kind": "hold"})
-        found[HOLD] = self._run(bench.cached(bench.new.model, holding, OUTPUT, None))
+        found[HOLD] = self._run(held(bench.new.model, report.computed, velocity=True))
         found[HOLD_DENOISED] = self._run(held(bench.new.model, report.computed))
         found = {way: self._dB(samples) for way, samples in found.items()}
         return self._of(lesson, budget, report, plain=(steps, made), found=found)
@@ -187,14 +174,18 @@ def watched(model, sigmas: list[float]):
     return with_wrapper(model, note)
 
 
-def held(model, computed: Iterable[bool]):
-    """A clone of `model` for one run, which makes the evaluations that `computed` tells, and else gives the last result."""
+def held(model, computed: Iterable[bool], velocity: bool = False):
+    """A clone of `model` for one run, which makes the evaluations that `computed` tells, and else gives the last result again:
+    the denoised latent, or its velocity."""
     turns, last = iter(computed), []
 
-    def again(executor, *args, **kwargs):
+    def again(executor, x, timestep, *args, **kwargs):
+        sigma = float(timestep[0])
         if next(turns):
-            last[:] = [executor(*args, **kwargs)]
-        return last[0].clone()
+            denoised = executor(x, timestep, *args, **kwargs)
+            last[:] = [(x - denoised) / sigma if velocity else denoised]
+            return denoised
+        return x - sigma * last[0] if velocity else last[0].clone()
 
     return with_wrapper(model, again)
 

