@@ -1,0 +1,25 @@
+"""That the measuring programs run: each once, as small as it goes, in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import FOUND, REPOSITORY
+
+SMALL = {
+    "judging": ("--sizes", "64"),
+    "block_reuse": ("--held-out", "1"),
+    "samplers": ("--samplers", "res_multistep", "--steps", "20", "--cfg", "4", "--held-out", "1", "--jobs", "1"),
+    "first_run": ("--parts", "20", "--learners", "1", "--cases", "1", "--held-out", "1", "--without-core-caches"),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_runs_through_and_prints_its_table(name):
+    """With so few pictures its contracts may be missed, which is exit status 1 and no fault."""
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / f"{name}.py"), *SMALL[name]]
+    told = os.environ | {"COMFYUI_PATH": str(FOUND), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, env=told, capture_output=True, text=True, timeout=900)
+    assert ran.returncode in (0, 1) and "Traceback" not in ran.stderr, ran.stderr[-2000:]
+    assert "FAILED" not in ran.stdout and ran.stdout.count("\n") > 3
