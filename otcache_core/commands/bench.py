@@ -5,6 +5,7 @@ import csv
 import io
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, sample
 from ..sampling.solvers import SOLVERS, euler
 from ..schedules.schedule import Predictor, make_schedule
 from .annealing import anneal_steps
+from .rivals import follow, ways
 
 # Design decisions were made while looking at cases of seed 2000, so the table is about others.
 CALIBRATION_SEED, EVALUATION_SEED = 1000, 3000
@@ -118,6 +120,8 @@ class Bench:
         yield "graph, hold", self.graph("hold", budget)
         yield DIRECT, self.fitted(self.searched(budget))
         yield "annealing", self.fitted(self.annealed(budget))
+        for name, way in ways(budget, self.trajectories).items():
+            yield name, self.batches(partial(follow, self.generator, sigmas=self.sigmas, way=way))
         grid = np.append(self.sigmas[list(ours.compute_steps)], self.sigmas[-1])
         for name, solver in SOLVERS.items():
             yield name + NATIVE, self.plain(solver, self.generator.sigmas(budget))
@@ -146,12 +150,13 @@ def ratios(table: dict[tuple[str, int], dict[str, float]], budgets) -> dict[int,
 
 
 def text_table(table: dict, column: str, budgets, digits: int) -> str:
-    """One metric of all rows as text, budgets across."""
+    """One metric of all rows as text, budgets across; a dash where a row has none."""
     names = list(dict.fromkeys(name for name, _ in table))
     width = max(map(len, names))
     lines = [f"{'B':<{width}}" + "".join(f"{budget:>8}" for budget in budgets)]
     for name in names:
-        lines.append(f"{name:<{width}}" + "".join(f"{table[name, budget][column]:>8.{digits}f}" for budget in budgets))
+        found = (table.get((name, budget)) for budget in budgets)
+        lines.append(f"{name:<{width}}" + "".join(f"{row[column]:>8.{digits}f}" if row else f"{'-':>8}" for row in found))
     return "\n".join(lines)
 
 

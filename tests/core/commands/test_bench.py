@@ -45,6 +45,12 @@ def test_the_text_table_has_budgets_across_and_rows_in_order():
     assert [line.split()[-2:] for line in lines[1:]] == [[f"{a:.2f}", f"{b:.2f}"] for a, b in VALUES.values()]
 
 
+def test_a_row_that_cannot_make_so_few_has_a_dash():
+    few = {place: row for place, row in TABLE.items() if place != (DIRECT, 5)}
+    line, = (line for line in text_table(few, "full rmse mean", (5, 8), 2).splitlines() if line.startswith(DIRECT))
+    assert line.split()[-2:] == ["-", "0.05"]
+
+
 def test_the_budgets_shown_are_calibrated_and_the_metrics_told_apart():
     assert set(SHOWN) <= set(BUDGETS) and list(SHOWN) == sorted(SHOWN)
     assert set(METRICS) >= {"rmse", "psnr", "ssim"}
