@@ -82,8 +82,7 @@ class OTAnchorSearch(io.ComfyNode):
         from .host.suitability import EULER, made_on
 
         setting, observed = calibration.setting, calibration.observed
-        if budget >= reference.budget:
-            raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference.budget}; lower it.")
+        check_anchor(budget, reference.budget)
         own = own_folder()
         if not storage.strip():
             own.mkdir(parents=True, exist_ok=True)
@@ -120,6 +119,12 @@ class OTAnchorSearch(io.ComfyNode):
             learned.remember_anchor(learned.model_key(model), origin_at(model, EULER, setting.cfg), anchor)
         told = summary(found, cases) + (f"\nWarning: {EXPOSED}." if exposed else "")
         return io.NodeOutput(anchor, plot(anchor, reference), told)
+
+
+def check_anchor(budget, reference: int) -> None:
+    """Raise `OTCacheError` unless the anchor's `budget`, where it is known yet, is below the `reference`'s."""
+    if isinstance(budget, int) and budget >= reference:
+        raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference}; lower it.")
 
 
 def own_folder() -> Path:

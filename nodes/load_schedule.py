@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..otcache_core.calibration.solving import LEARNT, anchor_of
 from ..otcache_core.errors import OTCacheError
 from ..otcache_core.schedules.presets import preset, preset_names
-from ..otcache_core.schedules.schedule import load_schedule
+from ..otcache_core.schedules.schedule import Schedule, load_schedule
 from .host.learned import titles
 from .saved_schedules import saved_names, saved_path
 from .schema import OTSchedule, field, schema
@@ -45,12 +45,25 @@ class OTLoadSchedule(io.ComfyNode):
         return hashlib.sha256(saved_path(schedule).read_bytes()).hexdigest()
 
     @classmethod
+    def validate_inputs(cls, schedule) -> bool | str:
+        # A broken file is told before anything runs.
+        try:
+            return schedule is None or schedule in titles() or bool(named(schedule))  # the former take time to be solved
+        except OTCacheError as error:
+            return str(error)
+
+    @classmethod
     def execute(cls, schedule: str) -> io.NodeOutput:
-        if schedule in preset_names():
-            return io.NodeOutput(preset(schedule))
-        if schedule.startswith(LEARNT):
-            found = titles().get(schedule)
-            if found is None:
-                raise OTCacheError(f"What was {schedule} is not there any more; refresh the nodes and choose one of the list.")
-            return io.NodeOutput(anchor_of(found[1]))
-        return io.NodeOutput(load_schedule(saved_path(schedule)))
+        return io.NodeOutput(named(schedule))
+
+
+def named(name: str) -> Schedule:
+    """The schedule of that name; raises `OTCacheError` when it is not there or its file is broken."""
+    if name in preset_names():
+        return preset(name)
+    if name.startswith(LEARNT):
+        found = titles().get(name)
+        if found is None:
+            raise OTCacheError(f"What was {name} is not there any more; refresh the nodes and choose one of the list.")
+        return anchor_of(found[1])
+    return load_schedule(saved_path(name))

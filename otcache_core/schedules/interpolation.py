@@ -16,8 +16,13 @@ from .transport import interpolate
 def known_schedules(reference: Schedule, anchor: Schedule) -> tuple[Schedule, list[Schedule]]:
     """The anchor and what it carries as prepared, on the reference's grid.
 
-    Raises `OTCacheError` when that is not valid, or the two were made for different kinds of noise.
+    Raises `OTCacheError` when that is not valid, or the two are swapped, or were made for different kinds of noise.
     """
+    if anchor.budget > reference.budget:
+        raise OTCacheError(
+            f"The anchor has {anchor.budget} evaluations and the reference {reference.budget}, but the anchor must be below "
+            "the reference; exchange the two."
+        )
     anchor.check_noise(reference.noise)
     return retime(anchor, reference.sigmas), [retime(schedule, reference.sigmas) for schedule in anchor.prepared]
 

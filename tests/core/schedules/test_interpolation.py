@@ -88,8 +88,9 @@ def test_a_budget_out_of_range_is_our_error(done, budget):
 
 
 def test_reference_and_anchor_the_wrong_way_round_are_our_error(done):
-    with pytest.raises(OTCacheError, match="must be below"):
-        schedule_at(done.anchor.replace(prepared=()), done.reference, 6)
+    for budget in (6, done.anchor.budget, done.reference.budget, STEPS):  # those that are known, too
+        with pytest.raises(OTCacheError, match="must be below the reference; exchange the two"):
+            schedule_at(done.anchor.replace(prepared=()), done.reference, budget)
 
 
 # -- budgets by a target -------------------------------------------------------------------------------------
