@@ -92,9 +92,11 @@ class OTAnchorSearch(io.ComfyNode):
             logging.warning("OTCache: OT Anchor Search: %s", EXPOSED)
         place = find_place(storage, own)
         open_storage(place)
+        key = learned.model_key(model)
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
-            trials=trials, metric=metric, seed=seed, storage=place, memory=str(own), **made_on(model),
+            trials=trials, metric=metric, seed=seed, storage=place, memory=str(own), model_key=key,
+            **made_on(model),
             identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae)}",
         )  # fmt: skip
         if metric == "lpips":
@@ -116,7 +118,7 @@ class OTAnchorSearch(io.ComfyNode):
             progress.say(EXPOSED)
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         with learned.kept_if_possible():
-            learned.remember_anchor(learned.model_key(model), origin_at(model, EULER, setting.cfg), anchor)
+            learned.remember_anchor(key, origin_at(model, EULER, setting.cfg), anchor)
         told = summary(found, cases) + (f"\nWarning: {EXPOSED}." if exposed else "")
         return io.NodeOutput(anchor, plot(anchor, reference), told)
 

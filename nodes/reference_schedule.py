@@ -95,14 +95,14 @@ class OTReferenceSchedule(io.ComfyNode):
         setting = make_setting(model, positive, negative[0], latent_image[0], seed[0], cases[0], steps[0], cfg[0],
                                sampler_name[0], scheduler[0], denoise[0])  # fmt: skip
         grid = setting.sigmas.double().numpy()
-        settings = Settings(reference_budget=budget[0], gamma=gamma[0], **made_on(model))
+        key, origin = learned.model_key(model), origin_at(model, EULER, cfg[0])
+        settings = Settings(reference_budget=budget[0], gamma=gamma[0], model_key=key, **made_on(model))
         if budget[0] >= len(grid) - 1:
             raise OTCacheError(TOO_LARGE.format(budget[0], len(grid) - 1))
         check_anchors(cls.hidden.prompt, cls.hidden.unique_id, budget[0])
         most = max(budget[0], *STRIPS)  # an anchor's budgets lie below; others are solved when they are asked for
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
         marks = model_fingerprint(model), setting.fingerprint()
-        key, origin = learned.model_key(model), origin_at(model, EULER, cfg[0])
         known = of_same_runs(learned.recall(key), origin, grid, setting.layout)
         folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 

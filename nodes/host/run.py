@@ -16,6 +16,7 @@ from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.response import Response
 from ...otcache_core.sampling.step_finder import StepFinder
 from .blocks import BlockReuse
+from .known import other_weights
 from .run_report import KeptResiduals, Report
 from .sampler_response import sampler_response
 from .suitability import EULER, READS_GUIDANCE, check_sampler, learnt, other_bands, other_model, reads_guidance, suits
@@ -46,8 +47,9 @@ class HostRun:
             check_sampler(sampler)
             self.cached = begin()
             self.note = learnt(self.cached.schedule)
-            told = other_model(self.cached.schedule, type(guider.model_patcher.model).__name__), other_bands(self.cached)
-            self.warning = "; ".join(filter(None, told))
+            schedule, patcher = self.cached.schedule, guider.model_patcher
+            told = [other_model(schedule, type(patcher.model).__name__), other_weights(schedule, patcher)]
+            self.warning = "; ".join(filter(None, [*told, other_bands(self.cached)]))
             self._finder = StepFinder(sigmas, churned(sigmas, getattr(sampler, "extra_options", {})))
         except OTCacheError as error:
             self.reason = re.sub(r"^The ", "the ", str(error)).rstrip(".")  # it stands within a sentence
