@@ -47,8 +47,9 @@ class OTReferenceSchedule(io.ComfyNode):
                       "calibration."),
                 field(io.Int.Input, "steps", default=50, min=3, max=1000, tooltip="Steps of the full run. Schedules can be "
                       "used with other step counts later."),
-                field(io.Float.Input, "cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="The guidance "
-                      "that you will sample with; 1 for models with built-in guidance such as FLUX."),
+                field(io.Float.Input, "cfg", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="The guidance "
+                      "that you will sample with: 1 for models with built-in guidance such as FLUX.1 [dev] and HunyuanVideo, "
+                      "3.5 to 4 for most others."),
                 field(io.Combo.Input, "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
                       tooltip="Some samplers use another sigma grid, which is the only thing that this decides: recording "
                       "always integrates with Euler."),

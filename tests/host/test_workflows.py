@@ -118,11 +118,13 @@ def test_blueprint_is_one_consistent_node():
         else:
             entry = definition["outputs"][link["target_slot"]]
             assert (entry["type"], link["target_id"]) == (kind, definition["outputNode"]["id"]) and entry["linkIds"] == [number]
-    widgets = [(str(link["target_id"]), nodes[link["target_id"]]["inputs"][link["target_slot"]]["name"])
+    widgets = [[str(link["target_id"]), nodes[link["target_id"]]["inputs"][link["target_slot"]]["name"]]
                for link in definition["links"] if link["origin_id"] not in nodes
                and "widget" in nodes[link["target_id"]]["inputs"][link["target_slot"]]]  # fmt: skip
-    assert [tuple(entry) for entry in outer["properties"]["proxyWidgets"]] == widgets
     assert sum("widget" in entry for entry in outer["inputs"]) == len(widgets)
+    sampler, place = next((entry[0], at) for at, entry in enumerate(widgets, 1) if entry[1] == "seed")
+    widgets.insert(place, [sampler, "control_after_generate"])
+    assert outer["properties"]["proxyWidgets"] == widgets
 
 
 def test_the_server_offers_the_blueprint(server):
