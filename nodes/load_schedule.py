@@ -51,23 +51,23 @@ class OTLoadSchedule(io.ComfyNode):
     def validate_inputs(cls, schedule) -> bool | str:
         # A broken file is told before anything runs.
         try:
-            return schedule is None or schedule in titles() or bool(named(schedule))  # the former take time to be solved
+            return schedule is None or schedule in titles() or bool(schedule_named(schedule))  # learnt ones take time
         except OTCacheError as error:
             return str(error)
 
     @classmethod
     def execute(cls, schedule: str, speedup: float = 0.0) -> io.NodeOutput:
-        found = named(schedule)
+        found = schedule_named(schedule)
         return io.NodeOutput(found.replace(speedup=max(speedup, 1.0)) if speedup else found)
 
 
-def named(name: str) -> Schedule:
-    """The schedule of that name; raises `OTCacheError` when it is not there or its file is broken."""
+def schedule_named(name: str) -> Schedule:
+    """The schedule that the node's list calls `name`; raises `OTCacheError`."""
     if name in preset_names():
         return preset(name)
     if name.startswith(LEARNT):
         found = titles().get(name)
         if found is None:
-            raise OTCacheError(f"What was {name} is not there any more; refresh the nodes and choose one of the list.")
+            raise OTCacheError(f"What was {name[:200]} is not there any more; refresh the nodes and choose one of the list.")
         return anchor_of(found[1], model_key=found[0])
     return load_schedule(saved_path(name))

@@ -1,12 +1,23 @@
 """What the shipped example workflows contain."""
 
+from otcache_core.schedules.interpolation import budget_for_speedup
+
 from .calibrate_workflow import calibrate
 from .litegraph import Workflow
-from .real_models import flux_dev, hunyuan_video, qwen_image, wan_22, z_image
+from .real_models import SPEEDUP, flux_dev, hunyuan_video, qwen_image, wan_22, z_image
 
 STEPS = 50
 CALIBRATION_SCENES = 4
 
+START_NOTE = """\
+## A first look
+
+Press **Run**. The first run is made in full, and **OT Auto Cache** learns the model from it.
+
+Choose another **sky** and run again: now {budget} of {steps} steps run the model.
+
+With your own model: put OT Auto Cache between loader and sampler.
+"""
 DEMO_NOTE = """\
 ## OTCache in five minutes, on a CPU
 
@@ -20,6 +31,28 @@ Press **Run**: nothing has to be downloaded. The first run takes about a minute,
 
 With your own model, connect its loader in place of OT Demo Model. Calibrate once and keep the result with OT Save Schedule.
 """
+
+
+def start(info: dict) -> Workflow:
+    """Load, apply, compare, with the embedded model; the wires of the full run pass above, those of the cached one below."""
+    w = Workflow("otcache_start", info, START_NOTE.format(budget=budget_for_speedup(STEPS, SPEEDUP), steps=STEPS), note_line=22, note_width=330, start=0)
+    grid = {"steps": STEPS, "cfg": 7.5, "sampler_name": "euler", "scheduler": "simple", "seed": 4}
+    with w.group("1  Load", drop=320):
+        loaded = w.add("OTDemoModel", "OT Demo Model: the scene")
+    given = {"positive": loaded["positive"], "negative": loaded["negative"], "latent_image": loaded["latent"], **grid}
+    with w.group("2  Apply", drop=655):
+        cached = w.add("OTAutoCache", model=loaded["model"])
+    with w.group("The full run"):
+        full = w.add("KSampler", "KSampler, in full", model=loaded["model"], **given)
+    with w.group("The cached run", below=True, drop=72):
+        quick = w.add("KSampler", "KSampler, cached", model=cached["model"], **given)
+    with w.group("3  Compare", drop=312):
+        full_image = w.add("VAEDecode", samples=full["LATENT"], vae=loaded["vae"])
+        quick_image = w.add("VAEDecode", samples=quick["LATENT"], vae=loaded["vae"])
+        w.column(width=340)
+        # Not core's ImageCompare, which shows nothing in the classic canvas.
+        w.add("OTCompare", cached=quick_image["IMAGE"], full=full_image["IMAGE"])
+    return w
 
 
 def demo(info: dict) -> Workflow:
@@ -65,4 +98,4 @@ def demo(info: dict) -> Workflow:
     return w
 
 
-ALL = (demo, flux_dev, qwen_image, z_image, hunyuan_video, wan_22, calibrate)
+ALL = (start, demo, flux_dev, qwen_image, z_image, hunyuan_video, wan_22, calibrate)
