@@ -16,7 +16,7 @@ from __future__ import annotations
 import uuid
 from contextlib import contextmanager
 
-from .layout import GAP, NOTE_WIDTH, WIDTH, Column, Group, Node, Output, lay_out, note_height
+from .layout import GAP, HEADER, NOTE_WIDTH, TITLE, WIDTH, Column, Group, Node, Output, lay_out, note_height
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SLOT, WIDGET, TEXT, PICTURE = 24, 28, 130, 320  # pixels
@@ -30,12 +30,13 @@ class Workflow:
 
     def __init__(
         self, name: str, info: dict, note: str, files: dict[str, dict] | None = None, note_line: int = 24,
-        note_width: int = NOTE_WIDTH, start: int | None = None,
+        note_width: int = NOTE_WIDTH, note_top: int = HEADER + TITLE, start: int | None = None,
     ):  # fmt: skip
         """files: by name of a model file, its url and directory. note_line: pixels for each line of the note. start: where
         the first group begins, by default to the right of the note."""
         self.name, self._info, self._note, self._files, self._note_line = name, info, note, files or {}, note_line
-        self._note_width, self._start = note_width, note_width + GAP if start is None else start
+        self._note_width, self._note_top = note_width, note_top
+        self._start = note_width + GAP if start is None else start
         self._nodes: list[Node] = []
         self._groups: list[Group] = []
         self._row = 0
@@ -97,7 +98,7 @@ class Workflow:
             height += TEXT if options(spec).get("multiline") else WIDGET * (1 + has_control(name, spec))
         if kind in ("SaveImage", "PreviewImage", "SaveWEBM", "OTCompare"):
             height += PICTURE
-        if kind in ("PreviewAny", "OTCompare", "OTSaveSchedule"):
+        if kind in ("PreviewAny", "OTSaveSchedule"):
             height += TEXT
         return WIDTH, height + STRIPS.get(kind, 0)
 
@@ -106,8 +107,8 @@ class Workflow:
         boxes = lay_out(self._groups, self._row + 1, self._start)
         size = [self._note_width, note_height(self._note, self._note_line, self._note_width)]
         note = {
-            "id": 1, "type": "MarkdownNote", "pos": [0, 0], "size": size, "flags": {}, "order": 0, "mode": 0, "inputs": [],
-            "outputs": [], "title": "Read me", "properties": {}, "widgets_values": [self._note], **NOTE_COLOURS,
+            "id": 1, "type": "MarkdownNote", "pos": [0, self._note_top], "size": size, "flags": {}, "order": 0, "mode": 0,
+            "inputs": [], "outputs": [], "title": "Read me", "properties": {}, "widgets_values": [self._note], **NOTE_COLOURS,
         }  # fmt: skip
         links = self._links()
         nodes = [note, *(self._node(order, node, links) for order, node in enumerate(self._nodes, 1))]

@@ -47,8 +47,7 @@ def box_of(node):
     return x, y - TITLE, x + width, y + height
 
 
-# The demo's plots take the room that its wires would need.
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "otcache_demo"])
+@every_workflow
 def test_wires_run_to_the_right_and_behind_no_node(name):
     workflow = load(name)
     nodes = {node["id"]: node for node in workflow["nodes"]}
@@ -75,6 +74,17 @@ def spline(start, end, points=200):
     for t in (i / points for i in range(1, points)):
         a, b, c, d = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
         yield a * x0 + b * (x0 + pull) + c * (x1 - pull) + d * x1, (a + b) * y0 + (c + d) * y1
+
+
+@pytest.mark.parametrize("name, width, height", [
+    ("otcache_start", 1400, 900), ("otcache_demo", 1920, 950), ("otcache_flux_dev", 1920, 950),
+    ("otcache_hunyuan_video", 1920, 950), ("otcache_qwen_image", 1920, 950), ("otcache_z_image", 1920, 950),
+])  # fmt: skip
+def test_opens_at_a_zoom_one_can_read(name, width, height):
+    """The frontend fits a template's nodes into three quarters of the page, and draws no text below a zoom of 4/7."""
+    boxes = list(zip(*map(box_of, load(name)["nodes"]), strict=True))
+    across, down = max(boxes[2]) - min(boxes[0]) + 20, max(boxes[3]) - min(boxes[1]) + 20
+    assert 0.75 * min(width / across, height / down) >= 4 / 7
 
 
 @every_workflow
