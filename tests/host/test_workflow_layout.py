@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageStat
 from workflows import FRONTEND_ONLY, NAMES, load, load_blueprint
 
 from tools.make_workflows import FOLDER
@@ -92,6 +92,9 @@ def test_thumbnail(name):
     path = FOLDER / f"{name}.jpg"
     with Image.open(path) as image:
         assert image.format == "JPEG" and min(image.size) >= 400
-        badge = image.convert("L").crop((0, 0, image.width // 2, image.height // 8))  # the frontend's, over the picture
-        assert badge.getextrema()[0] > 240
+        grey, (width, height) = image.convert("L"), image.size
+        badge = grey.crop((0, 0, width // 2, height // 8))  # the frontend's lies over the picture: nothing to read there
+        assert ImageStat.Stat(badge).stddev[0] < 40
+        edges = (0, 0, width, 8), (0, height - 8, width, height), (0, 0, 8, height), (width - 8, 0, width, height)
+        assert all(ImageStat.Stat(grey.crop(edge)).mean[0] < 200 for edge in edges)  # no white sheet on a dark page
     assert path.stat().st_size < 150_000
