@@ -5,6 +5,11 @@ Read `apply_cache` first: the smallest that samples.
 
 from comfy_api.latest import ComfyExtension
 
+from ..otcache_core.errors import OTCacheError
+
+# Before an error's sentence ComfyUI shows its class with the module's path, unless it is Python's own.
+OTCacheError.__module__, OTCacheError.__qualname__ = "builtins", "OTCache"
+
 
 class OTCacheExtension(ComfyExtension):
     """Lists the node classes for ComfyUI."""

@@ -82,8 +82,7 @@ class OTAnchorSearch(io.ComfyNode):
         from .host.suitability import EULER, made_on
 
         setting, observed = calibration.setting, calibration.observed
-        if budget >= reference.budget:
-            raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference.budget}; lower it.")
+        check_anchor(budget, reference.budget)
         own = own_folder()
         if not storage.strip():
             own.mkdir(parents=True, exist_ok=True)
@@ -93,9 +92,11 @@ class OTAnchorSearch(io.ComfyNode):
             logging.warning("OTCache: OT Anchor Search: %s", EXPOSED)
         place = find_place(storage, own)
         open_storage(place)
+        key = learned.model_key(model)
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
-            trials=trials, metric=metric, seed=seed, storage=place, memory=str(own), **made_on(model),
+            trials=trials, metric=metric, seed=seed, storage=place, memory=str(own), model_key=key,
+            **made_on(model),
             identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae)}",
         )  # fmt: skip
         if metric == "lpips":
@@ -117,9 +118,15 @@ class OTAnchorSearch(io.ComfyNode):
             progress.say(EXPOSED)
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         with learned.kept_if_possible():
-            learned.remember_anchor(learned.model_key(model), origin_at(model, EULER, setting.cfg), anchor)
+            learned.remember_anchor(key, origin_at(model, EULER, setting.cfg), anchor)
         told = summary(found, cases) + (f"\nWarning: {EXPOSED}." if exposed else "")
         return io.NodeOutput(anchor, plot(anchor, reference), told)
+
+
+def check_anchor(budget, reference: int) -> None:
+    """Raise `OTCacheError` unless the anchor's `budget`, where it is known yet, is below the `reference`'s."""
+    if isinstance(budget, int) and budget >= reference:
+        raise OTCacheError(f"The anchor's budget {budget} must be below the reference's {reference}; lower it.")
 
 
 def own_folder() -> Path:

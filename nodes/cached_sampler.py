@@ -28,7 +28,7 @@ class OTCachedSampler(io.ComfyNode):
                       tooltip="The random seed of the noise."),
                 field(io.Int.Input, "steps", default=50, min=1, max=10000, tooltip="Sampling steps of the full run. The "
                       "schedule is fitted to them: with 50 steps and a budget of 15 the model runs 15 times."),
-                field(io.Float.Input, "cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free "
+                field(io.Float.Input, "cfg", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free "
                       "guidance: higher values follow the prompt more closely. Use what the schedule was calibrated with."),
                 field(io.Combo.Input, "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
                       tooltip="The sampling algorithm. Schedules are made for euler and work with every sampler of fixed "

@@ -13,8 +13,10 @@ from ..otcache_core.calibration.pipeline import REFERENCE_BUDGET, Settings, refe
 from ..otcache_core.calibration.recording import Solved, observe
 from ..otcache_core.calibration.solving import LEARNT, paths
 from ..otcache_core.errors import OTCacheError
-from .schema import OTCalibration, OTSchedule, field, schema
+from .anchor_search import check_anchor
+from .schema import OTCalibration, OTSchedule, field, outside, schema
 
+TOO_LARGE = "The budget is {}, but the run has {} steps; choose a smaller budget."
 TAUGHT = 2  # cases that are rehearsed too, so that other grids profit
 STRIPS = (5, 8, 10, 12, 15, 20, 25)
 
@@ -31,7 +33,7 @@ class OTReferenceSchedule(io.ComfyNode):
             "model at a conservative budget. Costs about two full runs a case. The first of two stages: OT Anchor "
             "Search continues from the calibration.",
             is_input_list=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model to calibrate, with its LoRAs and patches. A cache on it is "
                       "left out while recording."),
@@ -45,8 +47,9 @@ class OTReferenceSchedule(io.ComfyNode):
                       "calibration."),
                 field(io.Int.Input, "steps", default=50, min=3, max=1000, tooltip="Steps of the full run. Schedules can be "
                       "used with other step counts later."),
-                field(io.Float.Input, "cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="The guidance "
-                      "that you will sample with; 1 for models with built-in guidance such as FLUX."),
+                field(io.Float.Input, "cfg", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="The guidance "
+                      "that you will sample with: 1 for models with built-in guidance such as FLUX.1 [dev] and HunyuanVideo, "
+                      "3.5 to 4 for most others."),
                 field(io.Combo.Input, "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
                       tooltip="Some samplers use another sigma grid, which is the only thing that this decides: recording "
                       "always integrates with Euler."),
@@ -72,6 +75,13 @@ class OTReferenceSchedule(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, steps, budget) -> bool | str:
+        asked = {"steps": steps[0], "budget": budget[0]}
+        if wrong := outside(cls, **asked):
+            return wrong
+        return None in asked.values() or asked["budget"] < asked["steps"] or TOO_LARGE.format(*reversed(asked.values()))
+
+    @classmethod
     def execute(cls, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, budget,
                 cases, gamma) -> io.NodeOutput:  # fmt: skip
         from .host import learned
@@ -86,13 +96,14 @@ class OTReferenceSchedule(io.ComfyNode):
         setting = make_setting(model, positive, negative[0], latent_image[0], seed[0], cases[0], steps[0], cfg[0],
                                sampler_name[0], scheduler[0], denoise[0])  # fmt: skip
         grid = setting.sigmas.double().numpy()
-        settings = Settings(reference_budget=budget[0], gamma=gamma[0], **made_on(model))
+        key, origin = learned.model_key(model), origin_at(model, EULER, cfg[0])
+        settings = Settings(reference_budget=budget[0], gamma=gamma[0], model_key=key, **made_on(model))
         if budget[0] >= len(grid) - 1:
-            raise OTCacheError(f"The budget is {budget[0]}, but the run has {len(grid) - 1} steps; choose a smaller budget.")
+            raise OTCacheError(TOO_LARGE.format(budget[0], len(grid) - 1))
+        check_anchors(cls.hidden.prompt, cls.hidden.unique_id, budget[0])
         most = max(budget[0], *STRIPS)  # an anchor's budgets lie below; others are solved when they are asked for
         progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
         marks = model_fingerprint(model), setting.fingerprint()
-        key, origin = learned.model_key(model), origin_at(model, EULER, cfg[0])
         known = of_same_runs(learned.recall(key), origin, grid, setting.layout)
         folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 
@@ -118,6 +129,17 @@ class OTReferenceSchedule(io.ComfyNode):
         # Whatever sampler gave the grid, weights are fitted to Euler's steps.
         reference = reference.replace(sampler=EULER, scheduler=scheduler[0])
         return io.NodeOutput(reference, Calibration(setting, observed, seconds, *marks), plot(reference, observed))
+
+
+def check_anchors(prompt: dict | None, node_id: str | None, budget: int) -> None:
+    """Raise `OTCacheError` when a search of the `prompt` that follows the node cannot be below its `budget`.
+
+    It would say so only after the runs are recorded, and neither node sees the other's inputs before.
+    """
+    for node in (prompt or {}).values():
+        inputs = node["inputs"]
+        if node["class_type"] == "OTAnchorSearch" and inputs.get("reference") == [node_id, 0]:
+            check_anchor(inputs.get("budget"), budget)
 
 
 def plot(reference, observed):

@@ -32,6 +32,13 @@ class OTSaveSchedule(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, name) -> bool | str:
+        try:
+            return name is None or bool(path_to_save(name))
+        except OTCacheError as error:
+            return str(error)
+
+    @classmethod
     def execute(cls, schedule: Schedule, name: str, overwrite: bool) -> io.NodeOutput:
         path = path_to_save(name)
         if not overwrite:

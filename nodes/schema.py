@@ -27,6 +27,18 @@ def field(cls: type, id: str, **kwargs):
     return cls(id, **_known(cls, kwargs))
 
 
+def outside(cls: type[io.ComfyNode], **values) -> str:
+    """Which of the numbers `values` is beyond what `cls` declares, as a sentence, else "".
+
+    ComfyUI leaves this to a node that looks at its inputs itself. None, of an input that another node gives, is let pass.
+    """
+    for entry in cls.define_schema().inputs:
+        value = values.get(entry.id)
+        if value is not None and not entry.min <= value <= entry.max:
+            return f"{entry.id} is {value}, but must be from {entry.min} to {entry.max}."
+    return ""
+
+
 def _known(cls: type, kwargs: dict) -> dict:
     # Keywords such as advanced and search_aliases came later than the V3 API, and an unknown one is a TypeError there.
     names = _parameters(cls)

@@ -20,9 +20,10 @@ def text_to_image(info: dict) -> Subgraph:
         # Of all empty latents the one that KSampler fits to any model's channels and size.
         size = s.add("EmptyLatentImage", width=s.input("width", "INT", 1024), height=s.input("height", "INT", 1024))
     with s.group("2  Sample"):
-        latent = s.add("OTCachedSampler", model=model, positive=positive["CONDITIONING"], negative=negative["CONDITIONING"],
-                       latent_image=size["LATENT"], schedule=schedule, seed=s.input("seed", "INT"),
-                       steps=s.input("steps", "INT"), cfg=s.input("cfg", "FLOAT", 4.0))  # fmt: skip
+        latent = s.add("OTCachedSampler", control="randomize", model=model, positive=positive["CONDITIONING"],
+                       negative=negative["CONDITIONING"], latent_image=size["LATENT"], schedule=schedule,
+                       seed=s.input("seed", "INT"), steps=s.input("steps", "INT"),
+                       cfg=s.input("cfg", "FLOAT", 4.0))  # fmt: skip
         s.column()
         image = s.add("VAEDecode", samples=latent["latent"], vae=vae)
     s.output("image", image["IMAGE"])

@@ -1,12 +1,23 @@
 """What the shipped example workflows contain."""
 
+from otcache_core.schedules.interpolation import budget_for_speedup
+
 from .calibrate_workflow import calibrate
 from .litegraph import Workflow
-from .real_models import flux_dev, hunyuan_video, qwen_image, wan_22, z_image
+from .real_models import SPEEDUP, flux_dev, hunyuan_video, qwen_image, wan_22, z_image
 
 STEPS = 50
 CALIBRATION_SCENES = 4
 
+START_NOTE = """\
+## A first look
+
+Press **Run**. The first run is made in full, and **OT Auto Cache** learns the model from it.
+
+Choose another **sky** and run again: now {budget} of {steps} steps run the model.
+
+With your own model: put OT Auto Cache between loader and sampler.
+"""
 DEMO_NOTE = """\
 ## OTCache in five minutes, on a CPU
 
@@ -22,47 +33,59 @@ With your own model, connect its loader in place of OT Demo Model. Calibrate onc
 """
 
 
+def start(info: dict) -> Workflow:
+    """Load, apply, compare, with the embedded model; the wires of the full run pass above, those of the cached one below."""
+    note = START_NOTE.format(budget=budget_for_speedup(STEPS, SPEEDUP), steps=STEPS)
+    w = Workflow("otcache_start", info, note, note_line=22, note_width=310, start=0, note_top=50)
+    grid = {"steps": STEPS, "cfg": 7.5, "sampler_name": "euler", "scheduler": "simple", "seed": 4}
+    with w.group("1  Load", drop=320):
+        loaded = w.add("OTDemoModel", "OT Demo Model: the scene")
+    given = {"positive": loaded["positive"], "negative": loaded["negative"], "latent_image": loaded["latent"], **grid}
+    with w.group("2  Apply", drop=655):
+        cached = w.add("OTAutoCache", model=loaded["model"])
+    with w.group("The full run"):
+        full = w.add("KSampler", "KSampler, in full", model=loaded["model"], **given)
+    with w.group("The cached run", below=True, drop=72):
+        quick = w.add("KSampler", "KSampler, cached", model=cached["model"], **given)
+    with w.group("3  Compare", drop=312):
+        full_image = w.add("VAEDecode", samples=full["LATENT"], vae=loaded["vae"])
+        quick_image = w.add("VAEDecode", samples=quick["LATENT"], vae=loaded["vae"])
+        w.column(width=420)
+        # Not core's ImageCompare, which shows nothing in the classic canvas.
+        w.add("OTCompare", cached=quick_image["IMAGE"], full=full_image["IMAGE"])
+    return w
+
+
 def demo(info: dict) -> Workflow:
-    """Calibrate, search, slide, sample, compare, with the embedded model."""
-    w = Workflow("otcache_demo", info, DEMO_NOTE)
+    """Calibrate, search, slide, sample, compare, with the embedded model; later columns' wires pass above or below."""
+    w = Workflow("otcache_demo", info, DEMO_NOTE, note_line=12, note_width=700, start=0, note_top=790)
     grid = {"steps": STEPS, "cfg": 7.5, "sampler_name": "euler", "scheduler": "simple"}
     with w.group("1  The model"):
         scenes = w.add("OTDemoModel", "Scenes to calibrate on", random_scenes=1000, batch_size=CALIBRATION_SCENES)
     with w.group("2  Calibrate, once"):
+        w.drop(130)
         reference = w.add("OTReferenceSchedule", model=scenes["model"], positive=scenes["positive"],
                           negative=scenes["negative"], latent_image=scenes["latent"], seed=100, **grid,
                           cases=CALIBRATION_SCENES)  # fmt: skip
         w.column()
         anchor = w.add("OTAnchorSearch", model=scenes["model"], vae=scenes["vae"], calibration=reference["calibration"],
                        reference=reference["reference"])  # fmt: skip
-        w.add("PreviewAny", "What was found", source=anchor["summary"])
-        w.column()
-        w.add("PreviewImage", "Reference", images=reference["plot"])
-        w.add("PreviewImage", "All budgets", images=anchor["plot"])
-    w.row()
     with w.group("3  Choose a budget"):
-        chosen = w.add("OTBudgetInterpolate", reference=reference["reference"], anchor=anchor["anchor"], budget=10)
-        w.add("PreviewImage", "Schedule", images=chosen["plot"])
-    with w.group("4  Draw: cached, and in full"):
+        chosen = w.add("OTBudgetInterpolate", anchor=anchor["anchor"], budget=10)
+    with w.group("4  Describe", below=True, drop=60):
         picture = w.add("OTDemoModel", "The picture to draw")
-        w.column()
-        sampling = {"model": picture["model"], "positive": picture["positive"], "negative": picture["negative"],
-                    "latent_image": picture["latent"], "seed": 4, **grid}  # fmt: skip
+    sampling = {"model": picture["model"], "positive": picture["positive"], "negative": picture["negative"],
+                "latent_image": picture["latent"], "seed": 4, **grid}  # fmt: skip
+    with w.group("5  Draw, cached", left=60):
         cached = w.add("OTCachedSampler", schedule=chosen["schedule"], **sampling)
+    with w.group("... and in full", below=True, drop=90):
         full = w.add("KSampler", "Full run", **sampling)
-        w.column()
+    with w.group("6  Compare", left=60, drop=530):
         cached_image = w.add("VAEDecode", "Cached picture", samples=cached["latent"], vae=picture["vae"])
         full_image = w.add("VAEDecode", "Full picture", samples=full["LATENT"], vae=picture["vae"])
-        w.add("PreviewAny", "What was saved", source=cached["report"])
-    with w.group("5  Compare"):
-        compared = w.add("OTCompare", cached=cached_image["IMAGE"], full=full_image["IMAGE"])
-        w.add("PreviewAny", "Distance", source=compared["metrics"])
-        w.column()
-        w.add("SaveImage", "Cached, full, difference", images=compared["side by side"], filename_prefix="otcache/compare")
-        w.column()
-        w.add("SaveImage", "Cached picture", images=cached_image["IMAGE"], filename_prefix="otcache/cached")
-        w.add("SaveImage", "Full picture", images=full_image["IMAGE"], filename_prefix="otcache/full")
+        w.column(width=340)
+        w.add("OTCompare", cached=cached_image["IMAGE"], full=full_image["IMAGE"])
     return w
 
 
-ALL = (demo, flux_dev, qwen_image, z_image, hunyuan_video, wan_22, calibrate)
+ALL = (start, demo, flux_dev, qwen_image, z_image, hunyuan_video, wan_22, calibrate)

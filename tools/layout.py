@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 TITLE = 30  # a node's title stands above its place
-WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 320, 40, 30, 50, 460
+WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 250, 40, 30, 50, 370
 GROUP_COLOUR = "#3f789e"
 
 
@@ -42,9 +42,10 @@ class Output:
 
 @dataclass
 class Column:
-    """Nodes below each other. drop: how much lower than the group's others it begins."""
+    """Nodes below each other. drop: how much lower than the group's others it begins. width: of its nodes."""
 
     drop: int = 0
+    width: int = WIDTH
     nodes: list[Node] = field(default_factory=list)
 
 
@@ -52,23 +53,26 @@ class Column:
 class Group:
     """A box with a title around columns of nodes.
 
-    below: it stands below the group before, not beside it. drop: how much lower it begins.
+    below: it stands below the group before, not beside it. drop: how much lower it begins. left: how much room for wires is
+    left before it, beside the usual one.
     """
 
     title: str
     row: int
     below: bool = False
     drop: int = 0
+    left: int = 0
     columns: list[Column] = field(default_factory=lambda: [Column()])
 
 
-def lay_out(groups: list[Group], rows: int) -> list[dict]:
-    """Give every node its place; the groups' boxes as the file has them."""
+def lay_out(groups: list[Group], rows: int, start: int = NOTE_WIDTH + GAP) -> list[dict]:
+    """Give every node its place, the first ones from `start` on; the groups' boxes as the file has them."""
     boxes, top = [], 0
     for row in range(rows):
-        left, bottom = NOTE_WIDTH + GAP, top
+        left, bottom = start, top
         for stack in _stacks(group for group in groups if group.row == row):
             widest, y = max(map(_width, stack)), top
+            left += stack[0].left
             for group in stack:
                 x = left + widest - _width(group)  # to the right, from where the wires go on
                 y += group.drop
@@ -95,7 +99,7 @@ def _stacks(groups) -> list[list[Group]]:
 
 
 def _width(group: Group) -> int:
-    return len(group.columns) * (WIDTH + GAP) - GAP + 2 * PADDING
+    return sum(column.width + GAP for column in group.columns) - GAP + 2 * PADDING
 
 
 def _place(group: Group, left: int, top: int) -> int:
@@ -104,14 +108,14 @@ def _place(group: Group, left: int, top: int) -> int:
     for column in group.columns:
         y = top + HEADER + TITLE + column.drop
         for node in column.nodes:
-            node.pos = (x, y)
+            node.pos, node.size = (x, y), (column.width, node.size[1])
             y += node.size[1] + TITLE + GAP
         lowest = max(lowest, y - TITLE - GAP + PADDING)
-        x += WIDTH + GAP
+        x += column.width + GAP
     return lowest - top
 
 
-def note_height(text: str, line_height: int) -> int:
-    """Pixels that a note of `NOTE_WIDTH` needs, about; links show their text only."""
+def note_height(text: str, line_height: int, width: int) -> int:
+    """Pixels that a note of that width needs, about; links show their text only."""
     lines = re.sub(r"\]\([^)]*\)", "", text).splitlines()
-    return 60 + sum(line_height * max(math.ceil(len(line) / 64), 1) for line in lines)
+    return 60 + sum(line_height * max(math.ceil(len(line) * 7.2 / width), 1) for line in lines)

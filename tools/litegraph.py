@@ -16,7 +16,7 @@ from __future__ import annotations
 import uuid
 from contextlib import contextmanager
 
-from .layout import NOTE_WIDTH, WIDTH, Column, Group, Node, Output, lay_out, note_height
+from .layout import GAP, HEADER, NOTE_WIDTH, TITLE, WIDTH, Column, Group, Node, Output, lay_out, note_height
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SLOT, WIDGET, TEXT, PICTURE = 24, 28, 130, 320  # pixels
@@ -28,25 +28,32 @@ NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 class Workflow:
     """Collects nodes and writes them; see the module."""
 
-    def __init__(self, name: str, info: dict, note: str, files: dict[str, dict] | None = None, note_line: int = 24):
-        """files: by name of a model file, its url and directory. note_line: pixels for each line of the note."""
+    def __init__(
+        self, name: str, info: dict, note: str, files: dict[str, dict] | None = None, note_line: int = 24,
+        note_width: int = NOTE_WIDTH, note_top: int = HEADER + TITLE, start: int | None = None,
+    ):  # fmt: skip
+        """files: by name of a model file, its url and directory. note_line: pixels for each line of the note. start: where
+        the first group begins, by default to the right of the note."""
         self.name, self._info, self._note, self._files, self._note_line = name, info, note, files or {}, note_line
+        self._note_width, self._note_top = note_width, note_top
+        self._start = note_width + GAP if start is None else start
         self._nodes: list[Node] = []
         self._groups: list[Group] = []
         self._row = 0
 
     @contextmanager
-    def group(self, title: str, below: bool = False, drop: int = 0):
+    def group(self, title: str, below: bool = False, drop: int = 0, left: int = 0, width: int = WIDTH):
         """Nodes added inside stand in a box with that title.
 
-        below: it stands below the group before, not beside it. drop: it begins so many pixels lower.
+        below: it stands below the group before, not beside it. drop: it begins so many pixels lower. left: with so many
+        pixels more before it. width: of its first column's nodes.
         """
-        self._groups.append(Group(title, self._row, below, drop))
+        self._groups.append(Group(title, self._row, below, drop, left, [Column(width=width)]))
         yield
 
-    def column(self, drop: int = 0) -> None:
-        """The next nodes of this group stand beside those before. drop: and so many pixels lower."""
-        self._groups[-1].columns.append(Column(drop))
+    def column(self, drop: int = 0, width: int = WIDTH) -> None:
+        """The next nodes of this group stand beside those before. drop: and so many pixels lower. width: theirs."""
+        self._groups[-1].columns.append(Column(drop, width))
 
     def drop(self, pixels: int) -> None:
         """The first column of this group begins so many pixels lower."""
@@ -89,19 +96,19 @@ class Workflow:
         height = 26 + SLOT * max(sockets, len(info["output"]))
         for name, spec in widgets:
             height += TEXT if options(spec).get("multiline") else WIDGET * (1 + has_control(name, spec))
-        if kind in ("SaveImage", "PreviewImage", "SaveWEBM"):
+        if kind in ("SaveImage", "PreviewImage", "SaveWEBM", "OTCompare"):
             height += PICTURE
-        if kind in ("PreviewAny", "OTCompare", "OTSaveSchedule"):
+        if kind in ("PreviewAny", "OTSaveSchedule"):
             height += TEXT
         return WIDTH, height + STRIPS.get(kind, 0)
 
     def graph(self) -> dict:
         """The whole file as a dict."""
-        boxes = lay_out(self._groups, self._row + 1)
+        boxes = lay_out(self._groups, self._row + 1, self._start)
+        size = [self._note_width, note_height(self._note, self._note_line, self._note_width)]
         note = {
-            "id": 1, "type": "MarkdownNote", "pos": [0, 0],
-            "size": [NOTE_WIDTH, note_height(self._note, self._note_line)], "flags": {}, "order": 0, "mode": 0, "inputs": [],
-            "outputs": [], "title": "Read me", "properties": {}, "widgets_values": [self._note], **NOTE_COLOURS,
+            "id": 1, "type": "MarkdownNote", "pos": [0, self._note_top], "size": size, "flags": {}, "order": 0, "mode": 0,
+            "inputs": [], "outputs": [], "title": "Read me", "properties": {}, "widgets_values": [self._note], **NOTE_COLOURS,
         }  # fmt: skip
         links = self._links()
         nodes = [note, *(self._node(order, node, links) for order, node in enumerate(self._nodes, 1))]
@@ -159,9 +166,9 @@ class Workflow:
 
 
 def input_specs(info: dict) -> list[tuple[str, list]]:
-    """(name, specification) of a node's inputs in the order of its widgets."""
+    """(name, specification) of a node's inputs in the order of its widgets, without those that only show something."""
     kinds = [info["input"].get(part, {}) for part in ("required", "optional")]
-    return [(name, spec) for part in kinds for name, spec in part.items()]
+    return [(name, spec) for part in kinds for name, spec in part.items() if not options(spec).get("socketless")]
 
 
 def options(spec: list) -> dict:

@@ -1,13 +1,12 @@
 """Writes the pictures that stand beside the example workflows in ComfyUI's template browser.
 
-    python -m tools.make_thumbnails [CACHED.png FULL.png]
+    python -m tools.make_thumbnails
 
-CACHED.png and FULL.png: what running otcache_demo saved (otcache/cached_*.png and otcache/full_*.png); without them its
-picture stays. The other workflows need models of many gigabytes, so theirs is a drawing: the noise levels of that workflow,
-and the steps that are computed on them as the embedded model taught it with the same guidance.
+The models of most workflows are many gigabytes, so the embedded model draws, and says so: with that workflow's steps, noise
+levels, guidance and numbers of evaluations, learnt from one run of another scene. Below the pictures stands which steps ran
+the model. The page behind may be dark or light, and the frontend's badge covers a part of the sky at the top left.
 """
 
-import sys
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,46 +14,68 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from otcache_core.calibration.solving import steps_on
+from otcache_core.calibration.solving import fitted, steps_on
 from otcache_core.calibration.statistics import Statistics, of_recording
-from otcache_core.demo.generator import DemoGenerator, cases
+from otcache_core.demo.generator import DemoCase, DemoGenerator, cases
+from otcache_core.demo.scenes import Scene
 from otcache_core.sampling.rehearsal import Recorder
+from otcache_core.sampling.rollout import sample
 from otcache_core.schedules.interpolation import budget_for_speedup
 
 from .make_workflows import FOLDER
 from .real_models import SPEEDUP
 
-SIDE, MARGIN, TITLE_TOP = 640, 40, 124  # the frontend's badge covers what is above the title
-PAPER, INK, GREY, HOLLOW = "#ffffff", "#1d2430", "#5b6675", "#c3c9d2"
-BLUE, TEAL, PURPLE, ORANGE, GREEN = "#2166ac", "#0b7a75", "#6a4c93", "#c8553d", "#3f7d20"
+SIDE, BAND, MARGIN = 640, 132, 24  # pixels
+DARK, LIGHT, GREY, HOLLOW, ORANGE = "#171a21", "#f4f5f7", "#a9b2c0", "#59616f", "#ff8a5c"
 FLUX_SHIFT = float(np.exp(1.15))
-Box = tuple[float, float, float, float]
+SEED = 21
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is drawn for one workflow. colours: of each part of the run that has a cache of its own."""
+    """What is drawn for one workflow.
+
+    budgets: evaluations of each picture, from left to right; all steps in the last one. parts: of the run, each with a cache
+    of its own.
+    """
 
     title: str
+    scene: Scene
     steps: int
     shift: float
     cfg: float
-    colours: tuple[str, ...]
+    budgets: tuple[int, ...] = ()
+    parts: int = 1
+
+    @property
+    def evaluations(self) -> tuple[int, ...]:
+        """Of each picture."""
+        first = budget_for_speedup(self.steps // self.parts, SPEEDUP) * self.parts
+        return (*(self.budgets or (first,)), self.steps)
 
 
 CARDS = {
-    "otcache_flux_dev": Card("FLUX.1 [dev]", 20, FLUX_SHIFT, 1.0, (BLUE,)),
-    "otcache_qwen_image": Card("Qwen-Image", 20, 3.1, 4.0, (PURPLE,)),
-    "otcache_z_image": Card("Z-Image", 25, 3.0, 4.0, (GREEN,)),
-    "otcache_hunyuan_video": Card("HunyuanVideo", 20, 7.0, 1.0, (TEAL,)),
-    "otcache_wan2_2_t2v": Card("Wan 2.2 14B", 20, 5.0, 3.5, (BLUE, ORANGE)),
-}
+    "otcache_start": Card("A first look", Scene(), 50, 1.0, 7.5),
+    "otcache_demo": Card("Calibrate, slide", Scene("dawn", house="blue", shape="star", ground="sand"), 50, 1.0, 7.5,
+                         (8, 10, 15)),
+    "otcache_calibrate": Card("Calibrate FLUX.1", Scene("sunset", house="white", shape="circle", shape_colour="blue"), 20,
+                              FLUX_SHIFT, 4.0, (4, 6, 10)),
+    "otcache_flux_dev": Card("FLUX.1 [dev]", Scene("sunset", house="yellow", tree_type="pine", shape="star"), 20, FLUX_SHIFT,
+                             4.0),
+    "otcache_qwen_image": Card("Qwen-Image", Scene("clear", ground="snow", house="purple", tree_type="pine", shape="star",
+                                                   shape_colour="orange"), 20, 3.1, 4.0),
+    "otcache_z_image": Card("Z-Image", Scene("overcast", house="white", ground="soil", tree_type="autumn", shape_colour="red"),
+                            25, 3.0, 4.0),
+    "otcache_hunyuan_video": Card("HunyuanVideo", Scene("dawn", ground="sand", trees="one", shape="triangle",
+                                                        shape_colour="red"), 20, 7.0, 4.0),
+    "otcache_wan2_2_t2v": Card("Wan 2.2 14B", Scene("night", "moon", house="red", tree_type="blossom", shape="circle",
+                                                    shape_colour="orange"), 20, 5.0, 4.0, parts=2),
+}  # fmt: skip
 
 
-def taught(steps: int, shift: float, cfg: float) -> Statistics:
-    """What one full Euler run of the embedded model teaches on such a grid."""
-    generator, [case] = DemoGenerator(shift=shift, steps=steps, cfg=cfg), cases(1, 3000)
-    sigmas = generator.sigmas()
+def taught(generator: DemoGenerator) -> Statistics:
+    """What one full Euler run of another scene teaches."""
+    [case], sigmas = cases(1, 3000), generator.sigmas()
     recorder, x = Recorder(sigmas), generator.noise(case)[None]
     for step, (now, then) in enumerate(pairwise(sigmas)):
         d = generator.velocity(x, float(now), [case])
@@ -63,86 +84,68 @@ def taught(steps: int, shift: float, cfg: float) -> Statistics:
     return of_recording(recorder.recording())
 
 
-def auto_card(card: Card) -> Image.Image:
-    """Above the first run, in which every step is computed; below the later ones, as high as the noise is at each step."""
-    statistics, parts = taught(card.steps, card.shift, card.cfg), len(card.colours)
-    length = card.steps // parts
-    budget = budget_for_speedup(length, SPEEDUP)
-    each = f"{budget} of {card.steps} steps" if parts == 1 else f"{budget} + {budget} of {card.steps} steps"
-    image, draw = _card(card.title, "first run: every step", GREY)
-    pitch = (SIDE - 2 * MARGIN) / card.steps
-    for step in range(card.steps):
-        _cell(draw, (MARGIN + step * pitch, 228, MARGIN + (step + 1) * pitch, 256), card.colours[step // length])
-    draw.text((MARGIN, 312), f"then: {each}", INK, ImageFont.load_default(34), anchor="ls")
-    for part, colour in enumerate(card.colours):
-        grid = statistics.sigmas[part * length : (part + 1) * length + 1]
-        chosen = steps_on(statistics, grid, budget)
-        for step in range(length):
-            x = MARGIN + (part * length + step) * pitch
-            top = 600 - 30 - 220 * float(grid[step])
-            _cell(draw, (x, top, x + pitch, 600), colour if step in chosen else None)
-    return image
+def computed(statistics: Statistics, budget: int, parts: int) -> tuple[int, ...]:
+    """The steps that run the model: as many in each part."""
+    length = statistics.steps // parts
+    starts = range(0, statistics.steps, length)
+    return tuple(
+        start + step
+        for start in starts
+        for step in steps_on(statistics, statistics.sigmas[start : start + length + 1], budget // parts)
+    )
 
 
-def calibrate_card(budgets: range, chosen: int, steps: int) -> Image.Image:
-    """A row for each budget, and the slider at one of them."""
-    statistics = taught(steps, FLUX_SHIFT, 1.0)
-    image, draw = _card("Calibrate FLUX.1", f"a slider from {budgets[0]} to {budgets[-1]} of {steps} steps", GREY)
-    left, height = MARGIN + 84, 52
-    pitch, rail = (SIDE - MARGIN - left) / steps, MARGIN + 22
-    rows = {budget: 244 + row * height for row, budget in enumerate(budgets)}
-    draw.line((rail, 244 + 16, rail, rows[budgets[-1]] + 16), HOLLOW, 8)
-    for budget, top in rows.items():
-        at = steps_on(statistics, statistics.sigmas, budget)
-        strong = budget == chosen
-        for step in range(steps):
-            x = left + step * pitch
-            _cell(draw, (x, top, x + pitch, top + 34), (ORANGE if strong else BLUE) if step in at else None)
-        font = ImageFont.load_default(30 if strong else 22)
-        draw.text((left - 14, top + 17), str(budget), ORANGE if strong else GREY, font, anchor="rm")
-    knob = rows[chosen] + 17
-    draw.ellipse((rail - 17, knob - 17, rail + 17, knob + 17), ORANGE)
-    return image
-
-
-def pictures_card(title: str, pictures: dict[str, Image.Image], line: str) -> Image.Image:
-    """Pictures beside each other under their names."""
-    image, draw = _card(title, line, INK)
-    side = (SIDE - 2 * MARGIN - 20 * (len(pictures) - 1)) // len(pictures)
-    for number, (name, picture) in enumerate(pictures.items()):
-        x = MARGIN + number * (side + 20)
-        image.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, 290))
-        draw.text((x + side / 2, 265), name, INK, ImageFont.load_default(24), anchor="mm")
-    return image
-
-
-def _card(title: str, line: str, colour: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (SIDE, SIDE), PAPER)
+def draw_card(card: Card) -> Image.Image:
+    """The pictures as slices of one, the words and the steps below."""
+    generator = DemoGenerator(shift=card.shift, steps=card.steps, cfg=card.cfg)
+    statistics = taught(generator)
+    image = Image.new("RGB", (SIDE, SIDE), DARK)
     draw = ImageDraw.Draw(image)
-    draw.text((MARGIN, TITLE_TOP), title, INK, ImageFont.load_default(54), anchor="lm")
-    draw.text((MARGIN, TITLE_TOP + 56), line, colour, ImageFont.load_default(28), anchor="lm")
-    return image, draw
+    chosen = [computed(statistics, budget, card.parts) if budget < card.steps else tuple(range(card.steps))
+              for budget in card.evaluations]  # fmt: skip
+    width = SIDE // len(chosen)
+    for number, steps in enumerate(chosen):
+        schedule = fitted([statistics], statistics.sigmas, steps)
+        latent = sample(generator, [DemoCase(SEED, card.scene)], schedule)
+        pixels = (generator.decode(latent)[0].movedim(0, -1).clamp(0, 1) * 255).round().byte().numpy()
+        picture = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        left = number * width
+        # Beside each other two wholes would be small: of a pair the same middle, of more each its own part.
+        begin = (SIDE - width) // 2 if len(chosen) == 2 else left
+        image.paste(picture.crop((begin, 0, begin + width, SIDE - BAND)), (left, 0))
+        if number:
+            draw.line((left, 0, left, SIDE - BAND), LIGHT, 4)
+        name = f"{len(steps)}" if len(chosen) > 2 else f"{len(steps)} of {card.steps}"
+        tag(draw, left + width // 2, SIDE - BAND - 26, "full run" if len(steps) == card.steps else name)
+    draw.text((MARGIN, SIDE - BAND + 38), card.title, LIGHT, ImageFont.load_default(42), anchor="lm")
+    draw.text((SIDE - MARGIN, SIDE - BAND + 40), "drawn by the demo model", GREY, ImageFont.load_default(20), anchor="rm")
+    steps_below(draw, chosen[(len(chosen) - 1) // 2], card.steps)
+    return image
 
 
-def _cell(draw: ImageDraw.ImageDraw, box: Box, colour: str | None) -> None:
-    """A step: filled where the model runs, else hollow."""
-    left, top, right, bottom = box
-    inside = (left + 2, top, right - 2, bottom)
-    draw.rounded_rectangle(inside, 4, colour or PAPER, colour or HOLLOW, 2)
+def tag(draw: ImageDraw.ImageDraw, x: int, y: int, text: str) -> None:
+    """White words on a dark pill around (x, y)."""
+    font = ImageFont.load_default(26)
+    half = draw.textlength(text, font) / 2 + 14
+    draw.rounded_rectangle((x - half, y - 20, x + half, y + 20), 20, DARK)
+    draw.text((x, y), text, LIGHT, font, anchor="mm")
 
 
-def main(*pictures: str) -> None:
+def steps_below(draw: ImageDraw.ImageDraw, chosen: tuple[int, ...], steps: int) -> None:
+    """A cell a step, filled where the model runs."""
+    pitch = (SIDE - 2 * MARGIN) / steps
+    for step in range(steps):
+        left = MARGIN + step * pitch
+        box = (left + 1.5, SIDE - 54, left + pitch - 1.5, SIDE - MARGIN)
+        draw.rounded_rectangle(box, 3, ORANGE if step in chosen else DARK, ORANGE if step in chosen else HOLLOW, 2)
+
+
+def main() -> None:
     """Write them all."""
     torch.set_num_threads(1)
-    cards = {name: auto_card(card) for name, card in CARDS.items()}
-    cards["otcache_calibrate"] = calibrate_card(range(4, 11), 6, 20)
-    if pictures:
-        cached, full = (Image.open(path).convert("RGB") for path in pictures)
-        named = {"10 evaluations": cached, "full run: 50": full}
-        cards["otcache_demo"] = pictures_card("OTCache demo", named, "runs at once, on a CPU, without a download")
-    for name, card in cards.items():
-        card.save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
+    for name, card in CARDS.items():
+        draw_card(card).save(FOLDER / f"{name}.jpg", quality=86, optimize=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

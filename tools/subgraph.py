@@ -5,7 +5,8 @@
         text = s.add("CLIPTextEncode", clip=s.input("clip", "CLIP"), text=s.input("prompt", "STRING", "a red house"))
     s.output("conditioning", text["CONDITIONING"])
 
-An input that goes to a widget becomes a widget of the node, an input that goes to a socket a socket.
+An input that goes to a widget becomes a widget of the node, an input that goes to a socket a socket. What happens to a seed
+after a run is a widget where the frontend can show that of an inner node.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import uuid
 
 from .layout import WIDTH, Node, Output, lay_out
-from .litegraph import SLOT, TEXT, Workflow, input_specs, is_widget
+from .litegraph import SLOT, TEXT, Workflow, has_control, input_specs, is_widget
 
 INSIDE, OUTSIDE = -10, -20  # the ids that the frontend gives to a subgraph's own inputs and outputs
 EDGE = 160  # pixels
@@ -93,6 +94,8 @@ class Subgraph(Workflow):
                 if is_widget(spec):
                     sockets[-1]["widget"] = {"name": name}
                     widgets.append([str(target), inner])
+                    if has_control(inner, spec):
+                        widgets.append([str(target), "control_after_generate"])
         return sockets, widgets
 
     def _uuid(self, part: str) -> str:

@@ -13,7 +13,7 @@ from ...otcache_core.schedules.schedule import Schedule
 from .known import with_learnt_weights
 from .run import HostRun
 from .run_report import Report
-from .suitability import check_slice, fit_to_run
+from .suitability import check_slice, fit_to_run, saves_little
 
 KEY = "otcache"
 LEVELS = ("output", "blocks")
@@ -36,7 +36,9 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
             check_slice(schedule, fitting)
             return CachedRun(fitting, layout)
 
-        return HostRun(follow, grid, guider, sampler, level)
+        run = HostRun(follow, grid, guider, sampler, level)
+        run.hint = saves_little(schedule, run.cached.schedule) if run.cached else ""
+        return run
 
     return with_runs(model, begin, on_report)
 

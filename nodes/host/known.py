@@ -90,11 +90,19 @@ def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int)
     return _solved[place]
 
 
+def other_weights(schedule: Schedule, patcher) -> str:
+    """What to tell when `schedule` was made on another model of the class of the ModelPatcher `patcher`, else ""."""
+    name = type(patcher.model).__name__
+    if not schedule.model_key or schedule.model_class != name or schedule.model_key == learned.model_key(patcher):
+        return ""
+    return f"the schedule was made on another {name} (checkpoint, merge or precision): one made on this would be better"
+
+
 def with_learnt_weights(schedule: Schedule, guider, sampler, grid: np.ndarray, layout: Layout) -> Schedule:
     """`schedule`, already on `grid`, with weights learnt of its model with the run's sampler; as it is where that has its own.
 
     Those are schedules that nobody fitted, and such as were fitted to another sampler or to other bands than latents of
-    `layout` have.
+    `layout` have. What they say of the model that their steps were made on stays.
     """
     unfitted = schedule.weights is None and schedule.stage in UNFITTED
     its_own = not made_for_another(schedule, sampler) and fits_bands(schedule, layout)
@@ -102,6 +110,9 @@ def with_learnt_weights(schedule: Schedule, guider, sampler, grid: np.ndarray, l
         return schedule
     try:
         known = fitting(learned.recall(learned.model_key(guider.model_patcher)), origin_of(guider, sampler), grid, layout)
-        return fitted(known, grid, schedule.compute_steps) if known and known[0].taught and not known[0].held else schedule
+        if not known or not known[0].taught or known[0].held:
+            return schedule
+        made = {name: getattr(schedule, name) for name in ("model", "model_class", "model_key")} if schedule.model_class else {}
+        return fitted(known, grid, schedule.compute_steps).replace(**made)
     except OTCacheError:
         return schedule

@@ -17,6 +17,7 @@ from ...otcache_core.sampling.response import Response
 from ...otcache_core.sampling.step_finder import StepFinder
 from .answers import Answers, is_compiled
 from .blocks import BlockReuse
+from .known import other_weights
 from .run_report import KeptResiduals, Report
 from .sampler_response import sampler_response
 from .suitability import EULER, check_sampler, learnt, other_bands, other_model, suits
@@ -47,8 +48,9 @@ class HostRun:
             check_sampler(sampler)
             self.cached = begin()
             self.note = learnt(self.cached.schedule)
-            told = other_model(self.cached.schedule, type(guider.model_patcher.model).__name__), other_bands(self.cached)
-            self.warning = "; ".join(filter(None, told))
+            schedule, patcher = self.cached.schedule, guider.model_patcher
+            told = [other_model(schedule, type(patcher.model).__name__), other_weights(schedule, patcher)]
+            self.warning = "; ".join(filter(None, [*told, other_bands(self.cached)]))
             self._starts = churned(sigmas, getattr(sampler, "extra_options", {}))
             self._finder = StepFinder(sigmas, self._starts)
         except OTCacheError as error:

@@ -10,7 +10,7 @@ from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.layout import Layout
 from ...otcache_core.sampling.response import Response, are_eulers
-from ...otcache_core.schedules.retiming import retime
+from ...otcache_core.schedules.interpolation import with_speedup
 from ...otcache_core.schedules.schedule import FLOW_TOP, Schedule
 
 # Samplers that choose their own noise levels: there are no steps to skip.
@@ -19,6 +19,7 @@ READS_GUIDANCE = (
     "the sampler reads the unconditional output with a function of its own around guidance, and a skipped step has none to show"
 )
 EULER = "euler"
+LITTLE = 1.5  # times faster
 BEYOND = FLOW_TOP  # as a factor: how far above the schedule's first sigma a run may start
 
 
@@ -76,7 +77,7 @@ def fit_to_run(schedule: Schedule, sigmas: np.ndarray, model_sampling) -> Schedu
             f"the run starts at sigma {sigmas[0]:.4g}, but the schedule begins at {schedule.sigmas[0]:.4g}; "
             "use a schedule made for this model"
         )
-    return retime(schedule, sigmas)
+    return with_speedup(schedule, sigmas)
 
 
 def check_slice(schedule: Schedule, fitting: Schedule) -> None:
@@ -119,7 +120,18 @@ def other_model(schedule: Schedule, model_class: str) -> str:
     """What to tell when `schedule` was made on a model of another class, else ""."""
     if schedule.model_class in ("", model_class):
         return ""
-    return f"the schedule was made on {schedule.model_class}, but this model is {model_class}: one made on it would be better"
+    made = schedule.model or schedule.model_class
+    return f"the schedule was made on {made}, but this model is {model_class}: one made on it would be better"
+
+
+def saves_little(schedule: Schedule, fitting: Schedule) -> str:
+    """What to tell where a run of other steps makes as many evaluations as `schedule` names, so that `fitting` saves little."""
+    if schedule.speedup or fitting.ideal_speedup >= min(LITTLE, schedule.ideal_speedup):
+        return ""
+    return (
+        f"the schedule makes its {schedule.budget} evaluations of {schedule.steps} steps in {fitting.steps} steps too: to save "
+        "more, choose a speedup at OT Load Schedule, or a smaller budget"
+    )
 
 
 def fits_bands(schedule: Schedule, layout: Layout | None) -> bool:

@@ -34,10 +34,10 @@ class Settings:
 
     allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
     tries fewer candidates. storage: where the search's trials are kept (see `open_storage`); memory: a folder for all other
-    measurements. With both, an interrupted calibration goes on where it stopped. model, model_class, noise: as in
-    `Schedule`. identity: what tells this model, with all that it runs with, from every other one; measurements of the same
-    identity are trusted, so that machines that round differently can share them. Without it they are used only where the
-    full runs agree.
+    measurements. With both, an interrupted calibration goes on where it stopped. model, model_class, model_key, noise: as
+    in `Schedule`. identity: what tells this model, with all that it runs with, from every other one; measurements of the
+    same identity are trusted, so that machines that round differently can share them. Without it they are used only where
+    the full runs agree.
     """
 
     budgets: Sequence[int] = BUDGETS
@@ -52,6 +52,7 @@ class Settings:
     memory: str | None = None
     model: str = ""
     model_class: str = ""
+    model_key: str = ""
     noise: str = ""
     identity: str = ""
 
@@ -108,7 +109,7 @@ def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **
         name=f"{settings.model or 'model'}-{stage}-{len(steps)}of{len(grid) - 1}",
         sigmas=tuple(grid.tolist()), compute_steps=steps, predictor=fitted_to(observed.trajectories[0].layout.bands),
         weights=rows, stage=stage,
-        model=settings.model, model_class=settings.model_class, noise=settings.noise,
+        model=settings.model, model_class=settings.model_class, model_key=settings.model_key, noise=settings.noise,
         cases=tuple(str(case)[:500] for case in observed.cases), **fields,
     )  # fmt: skip
 

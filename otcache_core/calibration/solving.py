@@ -75,15 +75,18 @@ def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int
     )  # fmt: skip
 
 
-def anchor_of(statistics: Statistics) -> Schedule:
+def anchor_of(statistics: Statistics, model_key: str = "") -> Schedule:
     """The smallest budget that was rehearsed, carrying every budget up to half the steps, on the recorded grid.
 
-    Scores are expected errors (`expected_errors`): estimates.
+    Scores are expected errors (`expected_errors`): estimates. model_key: of the model that was learnt, as in `Schedule`.
     """
     most = max(statistics.steps // 2, 1)
     budgets = range(min(min(statistics.errors, default=LEAST), most), most + 1)
     graph, errors = paths(statistics, budgets[-1]), expected_errors(statistics, budgets)
-    made = [fitted([statistics], statistics.sigmas, graph[b]).replace(metric=METRIC, score=errors.get(b)) for b in budgets]
+    made = [
+        fitted([statistics], statistics.sigmas, graph[b]).replace(metric=METRIC, score=errors.get(b), model_key=model_key)
+        for b in budgets
+    ]
     return made[0].replace(stage="anchor", prepared=tuple(made))
 
 

@@ -1,6 +1,6 @@
 """What the strips on the nodes draw, as plain numbers for JSON. web/js/otcache/schedule.mjs is the other end."""
 
-from ..schedules.interpolation import error_curve, judged_errors, known_schedules
+from ..schedules.interpolation import different_models, error_curve, judged_errors, known_schedules
 from ..schedules.schedule import Schedule
 
 
@@ -23,6 +23,7 @@ def budget_strip(reference: Schedule, anchor: Schedule, asked: dict) -> dict:
         "reference": list(reference.compute_steps),
         "prepared": {str(s.budget): {"steps": list(s.compute_steps), "score": errors.get(s.budget)} for s in known},
         "curve": [list(point) for point in error_curve(errors)],
+        "warning": different_models(reference, anchor),
     }
 
 
@@ -42,6 +43,7 @@ def run_strip(report) -> dict:
         "level_reason": report.level_reason,
         "warning": report.warning,
         "note": report.note,
+        "hint": report.hint,
         "extra": report.extra,
     }
 

@@ -8,16 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..errors import OTCacheError
-from .retiming import moved, retime, segments_at
+from .retiming import later_segments, moved, retime, segments_at
 from .schedule import Schedule, check_budget
-from .transport import interpolate
+from .transport import Warp, interpolate, steps_at_budget
 
 
 def known_schedules(reference: Schedule, anchor: Schedule) -> tuple[Schedule, list[Schedule]]:
     """The anchor and what it carries as prepared, on the reference's grid.
 
-    Raises `OTCacheError` when that is not valid, or the two were made for different kinds of noise.
+    Raises `OTCacheError` when that is not valid, or the two are swapped, or were made for different kinds of noise.
     """
+    if anchor.budget > reference.budget:
+        raise OTCacheError(
+            f"The anchor has {anchor.budget} evaluations and the reference {reference.budget}, but the anchor must be below "
+            "the reference; exchange the two."
+        )
     anchor.check_noise(reference.noise)
     return retime(anchor, reference.sigmas), [retime(schedule, reference.sigmas) for schedule in anchor.prepared]
 
@@ -46,6 +51,43 @@ def schedule_at(reference: Schedule, anchor: Schedule, budget: int) -> Schedule:
         parents=tuple(s.name for s in (anchor, reference) if s.name),
         provenance=f"geodesic, not judged; predicts like B = {nearest.budget}",
     )  # fmt: skip
+
+
+def with_speedup(schedule: Schedule, sigmas) -> Schedule:
+    """`schedule` on a run's grid [M + 1], with as many evaluations as its own `speedup` leaves of the run's steps.
+
+    Of the budgets that an anchor carries it begins with the one of nearest share; where that makes more or fewer evaluations,
+    the steps are read off its warp. Without a `speedup` this is `retime`. Raises `OTCacheError` like that.
+    """
+    if schedule.speedup is None:
+        return retime(schedule, sigmas)
+    near = min((schedule, *schedule.prepared), key=lambda s: abs(np.log(s.ideal_speedup / schedule.speedup)))
+    fitting = retime(near, sigmas)
+    budget = budget_for_speedup(fitting.steps, schedule.speedup)
+    if fitting.budget == budget:
+        return fitting
+    grid = np.asarray(fitting.sigmas)
+    _, inside = later_segments(near, grid)
+    levels = np.array([grid[0], *(near.sigmas[near.compute_steps[k]] for k in inside), grid[-1]])
+    warp = Warp(np.arange(len(levels)) / (len(levels) - 1), (grid[0] - levels) / (grid[0] - grid[-1]))
+    steps = steps_at_budget(warp, budget, grid)
+    return moved(
+        near, grid, steps, segments_at(near, grid[list(steps)]), parents=(near.name,) if near.name else (),
+        provenance=f"{budget} evaluations read off {near.budget} of {near.steps}; {near.provenance}".strip("; "),
+    )  # fmt: skip
+
+
+def different_models(reference: Schedule, anchor: Schedule) -> str:
+    """What to tell of two schedules that were made on different models, else ""."""
+    by_class, by_key, by_name = (
+        (getattr(reference, field), getattr(anchor, field)) for field in ("model_class", "model_key", "model")
+    )
+    published = reference.stage == anchor.stage == "preset"  # others are named after their class
+    for a, b in (by_class, by_key, by_name if published else ("", "")):
+        if a and b and a != b:
+            names = " and ".join(dict.fromkeys(by_name)) if len(set(by_name)) > 1 else f"different weights of {by_name[0]}"
+            return f"reference and anchor were made on {names}: what lies between suits neither"
+    return ""
 
 
 def judged_errors(schedules: Iterable[Schedule]) -> dict[int, float]:

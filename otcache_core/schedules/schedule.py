@@ -54,9 +54,11 @@ class Schedule(Record):
         evaluations, newest first, at most `HISTORY` numbers; with several bands those of the first band, the low one, then
         those of the next. Dimensionless, so that re-timing can use them.
     spans: for predictor "mean_velocity", one lookback K >= 0 a compute step, in grid steps (0 is hold).
-    model_class: the model's class, where the schedule was made on a model in ComfyUI. noise: what sigma means there: "flow"
-        for x = (1 - sigma) image + sigma noise, "diffusion" for image + sigma noise, "" where nobody said.
+    model_class: the model's class, where the schedule was made on a model in ComfyUI, and model_key what tells its weights
+        from others. noise: what sigma means there: "flow" for x = (1 - sigma) image + sigma noise, "diffusion" for
+        image + sigma noise, "" where nobody said.
     score: the metric's value on the calibration cases, smaller is better.
+    speedup: how many times fewer evaluations every run is to make, whatever its steps; None: as many as compute_steps.
     prepared: for an anchor, the guarded schedules of all budgets, so that a saved anchor carries them.
     """
 
@@ -71,12 +73,14 @@ class Schedule(Record):
     stage: Stage = "full"
     model: Annotated[str, Field(max_length=200)] = ""
     model_class: Annotated[str, Field(max_length=200)] = ""
+    model_key: Annotated[str, Field(max_length=200)] = ""
     noise: Noise = ""
     sampler: Annotated[str, Field(max_length=100)] = ""
     scheduler: Annotated[str, Field(max_length=100)] = ""
     shift: Number | None = None
     metric: Annotated[str, Field(max_length=100)] = ""
     score: Number | None = None
+    speedup: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     cases: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=10_000, **FIRST_ERROR)] = ()
     parents: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100, **FIRST_ERROR)] = ()
     provenance: Annotated[str, Field(max_length=4000)] = ""

@@ -33,6 +33,8 @@ WIRE = """() => {
   return blueprint.inputs.map(({ name, widget }) => [name, Boolean(widget)])
 }"""
 
+SEED = "app.graph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'seed').value"
+
 
 def searching(page):
     """Whether the search stands open; if it does not, a double click, which a busy canvas takes for two single ones."""
@@ -71,11 +73,13 @@ def test_blueprint_is_found_placed_and_runs(open_comfy, shots, vue):
     page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     comfy.settle()
     page.screenshot(path=shots / f"{name}_2_ran.png")
+    assert page.evaluate(SEED) != 3  # the next picture is another one, as with a new KSampler
     outputs = [output for entry in json.loads(comfy.server.get("/history")).values() for output in entry["outputs"].values()]
     [report] = [text for output in outputs for text in output.get("text", [])]
     assert report.startswith("10 model evaluations for 25 steps")
     assert sum(len(output.get("images", [])) for output in outputs) == 1
-    prompt = comfy.documents()[1]
+    [entry] = json.loads(comfy.server.get("/history")).values()
+    prompt = entry["prompt"][2]
     sampler = next(node for node in prompt.values() if node["class_type"] == "OTCachedSampler")
     assert (sampler["inputs"]["seed"], sampler["inputs"]["steps"]) == (3, 25)
     assert not re.search("strip", json.dumps(prompt))

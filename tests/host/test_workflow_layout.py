@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageStat
 from workflows import FRONTEND_ONLY, NAMES, load, load_blueprint
 
 from tools.make_workflows import FOLDER
@@ -47,8 +47,7 @@ def box_of(node):
     return x, y - TITLE, x + width, y + height
 
 
-# The demo's plots take the room that its wires would need.
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "otcache_demo"])
+@every_workflow
 def test_wires_run_to_the_right_and_behind_no_node(name):
     workflow = load(name)
     nodes = {node["id"]: node for node in workflow["nodes"]}
@@ -77,11 +76,25 @@ def spline(start, end, points=200):
         yield a * x0 + b * (x0 + pull) + c * (x1 - pull) + d * x1, (a + b) * y0 + (c + d) * y1
 
 
+@pytest.mark.parametrize("name, width, height", [
+    ("otcache_start", 1400, 900), ("otcache_demo", 1920, 950), ("otcache_flux_dev", 1920, 950),
+    ("otcache_hunyuan_video", 1920, 950), ("otcache_qwen_image", 1920, 950), ("otcache_z_image", 1920, 950),
+])  # fmt: skip
+def test_opens_at_a_zoom_one_can_read(name, width, height):
+    """The frontend fits a template's nodes into three quarters of the page, and draws no text below a zoom of 4/7."""
+    boxes = list(zip(*map(box_of, load(name)["nodes"]), strict=True))
+    across, down = max(boxes[2]) - min(boxes[0]) + 20, max(boxes[3]) - min(boxes[1]) + 20
+    assert 0.75 * min(width / across, height / down) >= 4 / 7
+
+
 @every_workflow
 def test_thumbnail(name):
     path = FOLDER / f"{name}.jpg"
     with Image.open(path) as image:
         assert image.format == "JPEG" and min(image.size) >= 400
-        badge = image.convert("L").crop((0, 0, image.width // 2, image.height // 8))  # the frontend's, over the picture
-        assert badge.getextrema()[0] > 240
+        grey, (width, height) = image.convert("L"), image.size
+        badge = grey.crop((0, 0, width // 2, height // 8))  # the frontend's lies over the picture: nothing to read there
+        assert ImageStat.Stat(badge).stddev[0] < 40
+        edges = (0, 0, width, 8), (0, height - 8, width, height), (0, 0, 8, height), (width - 8, 0, width, height)
+        assert all(ImageStat.Stat(grey.crop(edge)).mean[0] < 200 for edge in edges)  # no white sheet on a dark page
     assert path.stat().st_size < 150_000

@@ -80,22 +80,29 @@ def test_demo_runs_to_its_pictures_and_the_slider_costs_nothing(server):
     graph = api_graph(load("otcache_demo"), server.object_info())
     number = {node["class_type"]: key for key, node in graph.items()}
     entry = server.run(graph, seconds=560)
-    saved = [image for output in entry["outputs"].values() for image in output.get("images", []) if image["type"] == "output"]
-    assert len(saved) == 3 and {image["filename"].split("_")[0] for image in saved} == {"compare", "cached", "full"}
-    for image in saved:
-        assert (server.base / "output" / image["subfolder"] / image["filename"]).stat().st_size > 1000
     assert psnr(entry, number) > 35  # 41.4; plain Euler with 10 steps has 28.5
-    texts = [text for output in entry["outputs"].values() for text in output.get("text", [])]
-    assert any("10 model evaluations for 50 steps" in text for text in texts)
+    assert strip(entry, number) == (10, 50)
 
     graph[number["OTBudgetInterpolate"]]["inputs"]["budget"] = 15
     again = server.run(graph)
     cached = next(data["nodes"] for kind, data in again["status"]["messages"] if kind == "execution_cached")
     assert {number["OTReferenceSchedule"], number["OTAnchorSearch"], number["KSampler"]} <= set(cached)
     assert not {number["OTBudgetInterpolate"], number["OTCachedSampler"]} & set(cached)
-    texts = [text for output in again["outputs"].values() for text in output.get("text", [])]
-    assert any("15 model evaluations for 50 steps" in text for text in texts)
+    assert strip(again, number) == (15, 50)
     assert psnr(again, number) > psnr(entry, number)
+
+
+def test_start_learns_in_its_first_run_and_is_near_in_the_second(make_server, tmp_path):
+    """As its note says, with nothing changed but the sky."""
+    with make_server(tmp_path) as server:
+        graph = api_graph(load("otcache_start"), server.object_info())
+        number = {node["class_type"]: key for key, node in graph.items()}
+        text = server.run(graph)["outputs"][number["OTCompare"]]["text"][0]
+        assert "equal to the last bit" in text
+        graph[number["OTDemoModel"]]["inputs"]["sky"] = "sunset"
+        again = server.run(graph)
+        assert "OTCache: 16 model evaluations for 50 steps" in server.log()
+        assert 35 < psnr(again, number) < 99
 
 
 def test_blueprint_is_one_consistent_node():
@@ -118,11 +125,13 @@ def test_blueprint_is_one_consistent_node():
         else:
             entry = definition["outputs"][link["target_slot"]]
             assert (entry["type"], link["target_id"]) == (kind, definition["outputNode"]["id"]) and entry["linkIds"] == [number]
-    widgets = [(str(link["target_id"]), nodes[link["target_id"]]["inputs"][link["target_slot"]]["name"])
+    widgets = [[str(link["target_id"]), nodes[link["target_id"]]["inputs"][link["target_slot"]]["name"]]
                for link in definition["links"] if link["origin_id"] not in nodes
                and "widget" in nodes[link["target_id"]]["inputs"][link["target_slot"]]]  # fmt: skip
-    assert [tuple(entry) for entry in outer["properties"]["proxyWidgets"]] == widgets
     assert sum("widget" in entry for entry in outer["inputs"]) == len(widgets)
+    sampler, place = next((entry[0], at) for at, entry in enumerate(widgets, 1) if entry[1] == "seed")
+    widgets.insert(place, [sampler, "control_after_generate"])
+    assert outer["properties"]["proxyWidgets"] == widgets
 
 
 def test_the_server_offers_the_blueprint(server):
@@ -162,6 +171,12 @@ def blueprint_picture(server, prompt):
 def defaults(server, kind):
     """The widget values of a new node."""
     return {name: default(spec) for name, spec in input_specs(server.object_info()[kind]) if is_widget(spec)}
+
+
+def strip(entry, number):
+    """(evaluations, steps) on the strip of the cached sampler."""
+    [shown] = entry["outputs"][number["OTCachedSampler"]]["otcache"]
+    return shown["evaluations"], shown["steps"]
 
 
 def psnr(entry, number):

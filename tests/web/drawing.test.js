@@ -122,6 +122,7 @@ describe("words", () => {
     expect(say({})).toBe("error not measured at this budget")
     expect(say({ calibrated: false })).toMatch("not known")
     expect(say({ isFull: true })).toMatch("no error")
+    expect(say({ error: 0.02, warning: "two models" })).toBe("two models")
   })
 
   it("says when a target was missed, and when the slider is beyond the steps", () => {
@@ -137,6 +138,7 @@ describe("words", () => {
     expect(runLabels(en, { ...run, spread: 0.21 }).head).toBe("10 of 50 evaluations, 5x ideal, 4.6x ± 0.2 measured")
     expect(runLabels(en, { ...run, spread: 0.01 }).head).toMatch(", 4.6x measured")
     expect(runLabels(wordsFor("zh"), { ...run, spread: 0.21 }).head).toMatch("实测 4.6x ± 0.2".replace("x", ""))
+    expect(runLabels(en, { ...run, hint: "save more" }).foot).toBe("save more")
     const full = { ...run, evaluations: 50, ideal: 1, measured: null, reason: "this sampler chooses its own noise levels" }
     expect(runLabels(en, full)).toEqual({
       head: "50 of 50 evaluations, nothing is skipped", foot: "computed in full: this sampler chooses its own noise levels",

@@ -16,6 +16,9 @@ from ..schedule import Predictor, Schedule, make_schedule, uniform_steps
 from ..transport import quantile_function, steps_at_budget
 
 FILE = Path(__file__).with_name("published.json")
+CLASSES = {  # of ComfyUI, by the beginning of the model's name
+    "FLUX.1": "Flux", "FLUX.2": "Flux2", "Qwen-Image": "QwenImage", "Wan2.1": "WAN21", "Z-Image": "Lumina2",
+}  # fmt: skip
 STARTS = ("lemica-flux1-dev-10", "meancache-qwen-image-10", "optimalsteps-flux1-dev-10")
 
 
@@ -48,6 +51,7 @@ def preset(name: str) -> Schedule:
         spans=tuple(entry["spans"]) if "spans" in entry else None,
         stage="preset",
         model=entry["model"],
+        model_class=next(name for begin, name in CLASSES.items() if entry["model"].startswith(begin)),
         noise="flow",
         shift=entry["shift"],
         provenance=entry["source"],

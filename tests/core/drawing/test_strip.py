@@ -24,6 +24,8 @@ def test_scores_are_kept_for_what_was_judged_only():
     assert data["curve"] == [[15, 0.0123]] and data["asked"] == asked
     assert json.loads(json.dumps(data)) == data
     other = preset("meancache-qwen-image-25")  # another grid: the anchor is re-timed
+    assert data["warning"] == ""
+    assert "Qwen-Image and FLUX.1 [dev]" in budget_strip(other, anchor, asked)["warning"]
     moved = budget_strip(other, anchor, asked)
     assert moved["curve"] == []
     [(budget, entry)] = moved["prepared"].items()
@@ -41,7 +43,8 @@ def test_an_anchor_that_carries_nothing_has_its_own_score_and_only_positive_ones
 def test_run_strip_is_json_with_and_without_a_measurement():
     report = SimpleNamespace(steps=3, evaluations=2, computed=(True, False, True), seconds=(0.123456, 0.0001, 0.2),
                              ideal_speedup=1.5, measured_speedup=None, measured_spread=None, level="output", reason="",
-                             level_reason="", warning="", note="", extra=0)  # fmt: skip
+                             level_reason="", warning="", note="", hint="fewer", extra=0)  # fmt: skip
     data = run_strip(report)
     assert json.loads(json.dumps(data)) == data
     assert data["computed"] == [1, 0, 1] and data["seconds"] == [0.1235, 0.0001, 0.2] and data["measured"] is None
+    assert data["hint"] == "fewer"

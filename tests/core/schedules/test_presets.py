@@ -23,7 +23,7 @@ def test_names_are_unique_and_the_starts_are_among_them():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_is_a_valid_schedule_of_the_budget_in_its_name(name):
     schedule = preset(name)
-    assert schedule.name == name and schedule.stage == "preset" and schedule.model
+    assert schedule.name == name and schedule.stage == "preset" and schedule.model and schedule.model_class
     assert schedule.budget == int(re.search(r"-(\d+)$", name)[1])
     assert schedule.steps in (40, 50) and schedule.predictor.kind in ("hold", "mean_velocity")
     assert schedule.sigmas == tuple(shifted_sigmas(schedule.steps, schedule.shift).tolist())

@@ -121,7 +121,7 @@ export class Strip {
     })
     const foot = budgetFoot(words, {
       asked, missed: chosen.missed, total: cells, error, isMeasured, isFull: source === "full", metric: data.metric,
-      calibrated: points.length > 0,
+      calibrated: points.length > 0, warning: data.warning,
     })
     const list = steps.map((step) => step + 1).join(words.and)
     this.write(budgetLabel(words, this.budget, cells, asked.choose), foot, words.steps(list))

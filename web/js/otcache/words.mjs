@@ -91,9 +91,10 @@ export function budgetLabel(words, budget, total, choose) {
 
 /**
  * The line below it. error: a number or null; isMeasured: whether the calibration judged this budget itself; missed: whether
- * the target was not met.
+ * the target was not met. warning: what speaks against the two schedules, or "".
  */
-export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, calibrated }) {
+export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, calibrated, warning }) {
+  if (warning) return words.warning(warning)
   if (missed) return asked.choose === BY_ERROR ? words.notThatGood(asked.target_error) : words.notThatFast(total)
   if (asked.choose === BY_HAND && asked.budget > total) return words.beyond(asked.budget, total)
   if (isFull) return words.fullError
@@ -124,6 +125,7 @@ export function runLabels(words, run) {
   const notes = []
   if (run.reason) notes.push(inFull(words, run.reason))
   if (run.note) notes.push(run.note)
+  if (run.hint) notes.push(run.hint)
   if (run.warning) notes.push(words.warning(run.warning))
   if (run.level_reason) notes.push(words.noBlocks(run.level_reason))
   if (run.extra) notes.push(words.extra(run.extra))
