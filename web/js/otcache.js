@@ -4,6 +4,7 @@ import { api } from "../../../scripts/api.js"
 import { labelChoices } from "./otcache/choices.mjs"
 import { colourLinks } from "./otcache/colours.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
+import { freeValues, isSamePrompt } from "./otcache/prompt.mjs"
 import { BY_HAND } from "./otcache/schedule.mjs"
 import { heightOf, Strip } from "./otcache/strip.mjs"
 import { isChinese, wordsFor } from "./otcache/words.mjs"
@@ -17,22 +18,27 @@ const WIDTH = 320 // of a fresh node: its lines of text fit
 const FIRST_MAX = 100 // of the slider, until the number of steps is known
 const MAX = 1000 // that OT Budget Interpolate takes
 const RECENT = 16 // runs to look through for results after a reload
+const REPORTS = "otcache.reports"
+const KEPT = 32 // reports, of all workflows of this tab
 
 const strips = new WeakMap() // node -> Strip
 let chinese = {} // node id -> what our locale says of it; empty in other languages
 
-/** "<workflow>/<path>" -> what OT Apply Cache reported: its node has no outputs of its own that the server would keep. */
+/** What nodes reported that have no outputs of their own which the server would keep, as [{prompt, path, strip}], newest last. */
 const reports = {
-  get(key) {
+  all() {
     try {
-      return JSON.parse(sessionStorage.getItem(`otcache:${key}`))
+      return JSON.parse(sessionStorage.getItem(REPORTS)) ?? []
     } catch {
-      return null // not ours, or the browser keeps nothing
+      return [] // not ours, or the browser keeps nothing
     }
   },
-  set(key, report) {
+  find(prompt, path) {
+    return this.all().findLast((report) => report.prompt === prompt && report.path === path)?.strip
+  },
+  add(report) {
     try {
-      sessionStorage.setItem(`otcache:${key}`, JSON.stringify(report))
+      sessionStorage.setItem(REPORTS, JSON.stringify([...this.all(), report].slice(-KEPT)))
     } catch {
       // full: the report is gone after a reload, as if there had been no run
     }
@@ -152,17 +158,25 @@ function isWhole(data) {
   return parts.every((part) => data[part])
 }
 
-/** Bring back what earlier runs of this workflow gave: from this page, else from the server's history. */
+/**
+ * Bring back what a run gave that the graph would repeat as it stands. The workflow's id alone does not tell: all copies of a
+ * template share it, whatever was changed in one of them before it ran.
+ */
 async function restore() {
   const root = rootGraph()
   const missing = () => [...allNodes(root)].filter(([node]) => strips.has(node) && !strips.get(node).data)
-  for (const [node, path] of missing()) take(node, { otcache: [reports.get(`${root.id}/${path}`)] })
   if (!missing().length) return
   const answer = await api.fetchApi(`/history?max_items=${RECENT}`)
   if (!answer.ok) return
-  for (const entry of Object.values(await answer.json()).reverse()) {
-    if (entry.prompt?.[3]?.extra_pnginfo?.workflow?.id !== root.id) continue
-    for (const [node, path] of missing()) take(node, entry.outputs?.[path])
+  const entries = Object.entries(await answer.json()).reverse()
+  const own = entries.filter(([, entry]) => entry.prompt?.[3]?.extra_pnginfo?.workflow?.id === root.id)
+  if (!own.length) return
+  const { output } = await app.graphToPrompt()
+  const free = freeValues(root)
+  for (const [id, entry] of own) {
+    if (root !== rootGraph()) return // another workflow was opened meanwhile
+    if (!isSamePrompt(entry.prompt[2], output, free)) continue
+    for (const [node, path] of missing()) take(node, entry.outputs?.[path] ?? { otcache: [reports.find(id, path)] })
   }
 }
 
@@ -205,10 +219,13 @@ app.registerExtension({
     }
     api.addEventListener("otcache.run", ({ detail }) => {
       if (!detail.workflow) return // queued without one, by a script
-      reports.set(`${detail.workflow}/${detail.node}`, detail.strip)
+      reports.add({ prompt: detail.prompt, path: detail.node, strip: detail.strip })
       const root = rootGraph()
       const node = root.id === detail.workflow && nodeByPath(root, detail.node)
-      if (node) take(node, { otcache: [detail.strip] })
+      if (!node) return
+      const output = { otcache: [detail.strip] }
+      if (app.nodeOutputs) app.nodeOutputs[locatorOf(node, root)] = output // so that it comes back with the workflow's tab
+      take(node, output)
     })
   },
 
