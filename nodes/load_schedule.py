@@ -1,13 +1,15 @@
 """OT Load Schedule: a published preset or a schedule saved before."""
 
+import asyncio
 import hashlib
 
 from comfy_api.latest import io
 
 from ..otcache_core.calibration.solving import LEARNT, anchor_of
+from ..otcache_core.drawing.strip import schedule_strip
 from ..otcache_core.errors import OTCacheError
 from ..otcache_core.schedules.presets import preset, preset_names
-from ..otcache_core.schedules.schedule import load_schedule
+from ..otcache_core.schedules.schedule import Schedule, load_schedule
 from .host.learned import titles
 from .saved_schedules import saved_names, saved_path
 from .schema import OTSchedule, field, schema
@@ -46,11 +48,34 @@ class OTLoadSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, schedule: str) -> io.NodeOutput:
-        if schedule in preset_names():
-            return io.NodeOutput(preset(schedule))
-        if schedule.startswith(LEARNT):
-            found = titles().get(schedule)
-            if found is None:
-                raise OTCacheError(f"What was {schedule} is not there any more; refresh the nodes and choose one of the list.")
-            return io.NodeOutput(anchor_of(found[1]))
-        return io.NodeOutput(load_schedule(saved_path(schedule)))
+        return io.NodeOutput(schedule_named(schedule))
+
+
+def schedule_named(name: str) -> Schedule:
+    """The schedule that the node's list calls `name`; raises `OTCacheError`."""
+    if name in preset_names():
+        return preset(name)
+    if name.startswith(LEARNT):
+        found = titles().get(name)
+        if found is None:
+            raise OTCacheError(f"What was {name[:200]} is not there any more; refresh the nodes and choose one of the list.")
+        return anchor_of(found[1])
+    return load_schedule(saved_path(name))
+
+
+def register_route() -> None:
+    """Let the browser ask what a name of the list stands for, so that the node shows it before anything runs."""
+    from aiohttp import web
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is None:
+        return
+
+    @server.routes.get("/otcache/schedule")
+    async def show(request):
+        try:  # in a thread: a large file would hold up everything else that the server does
+            found = await asyncio.to_thread(lambda: schedule_strip(schedule_named(request.query.get("name", ""))))
+        except OTCacheError as error:
+            found = {"kind": "schedule", "problem": str(error)}
+        return web.json_response(found)

@@ -26,6 +26,31 @@ def budget_strip(reference: Schedule, anchor: Schedule, asked: dict) -> dict:
     }
 
 
+def schedule_strip(schedule: Schedule) -> dict:
+    """A schedule as a file or preset holds it. budgets: the least and the greatest that it carries as prepared, or None."""
+    chosen = set(schedule.compute_steps)
+    budgets = [inner.budget for inner in schedule.prepared]
+    return {
+        "kind": "schedule",
+        "sigmas": list(schedule.sigmas),
+        "computed": [int(step in chosen) for step in range(schedule.steps)],
+        "budgets": [min(budgets), max(budgets)] if budgets else None,
+        "model": schedule.model,
+        "sampler": schedule.sampler,
+        "scheduler": schedule.scheduler,
+        "shift": _rounded(schedule.shift),
+        "source": schedule.provenance,
+    }
+
+
+def saved_note(schedule: Schedule, path: str) -> dict:
+    """What was saved, and where."""
+    shown = schedule_strip(schedule)
+    return {"kind": "saved", "path": path, "steps": schedule.steps, "budget": schedule.budget} | {
+        key: shown[key] for key in ("budgets", "model")
+    }
+
+
 def run_strip(report) -> dict:
     """A finished run, from its report (nodes/host/run_report.py)."""
     return {

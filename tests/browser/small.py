@@ -14,9 +14,9 @@ BUILD = """() => {
     for (const widget of node.widgets) if (widget.name in values) widget.value = values[widget.name]
   }
   const demo = add("OTDemoModel", -900, 0), budget = add("OTBudgetInterpolate", 0, 0)
-  for (const [y, [name, schedule]] of Object.entries({ reference: "lemica-flux1-dev-15", anchor: "lemica-flux1-dev-10" }).entries()) {
-    const load = add("OTLoadSchedule", -450, 200 * y)
-    set(load, { schedule })
+  for (const [i, name] of ["reference", "anchor"].entries()) {
+    const load = add("OTLoadSchedule", -450, 300 * i)
+    set(load, { schedule: ["lemica-flux1-dev-15", "lemica-flux1-dev-10"][i] })
     link(load, 0, budget, name)
   }
   const values = { steps: 20, cfg: 4, sampler_name: "euler", scheduler: "simple" }

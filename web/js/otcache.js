@@ -4,12 +4,17 @@ import { api } from "../../../scripts/api.js"
 import { labelChoices } from "./otcache/choices.mjs"
 import { colourLinks } from "./otcache/colours.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
+import { Note } from "./otcache/note.mjs"
 import { freeValues, isSamePrompt } from "./otcache/prompt.mjs"
+import { reports } from "./otcache/reports.mjs"
 import { BY_HAND } from "./otcache/schedule.mjs"
 import { heightOf, Strip } from "./otcache/strip.mjs"
 import { isChinese, wordsFor } from "./otcache/words.mjs"
 
-const KINDS = { OTBudgetInterpolate: "budget", OTCachedSampler: "run", OTApplyCache: "run", OTAutoCache: "run" }
+const KINDS = {
+  OTBudgetInterpolate: "budget", OTCachedSampler: "run", OTApplyCache: "run", OTAutoCache: "run", OTLoadSchedule: "schedule",
+}
+const NOTES = { OTSaveSchedule: ["saved", "firstSaved", 4], OTCompare: ["compared", "firstCompared", 6] } // kind, hint, lines
 const ASKED = ["budget", "choose", "target_error", "target_speedup"] // widgets of OT Budget Interpolate
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const NAME = "otcache_strip"
@@ -17,33 +22,11 @@ const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
 const WIDTH = 320 // of a fresh node: its lines of text fit
 const FIRST_MAX = 100 // of the slider, until the number of steps is known
 const MAX = 1000 // that OT Budget Interpolate takes
+const PARTS = { budget: ["sigmas", "anchor", "reference", "prepared", "curve", "asked"], run: ["computed", "seconds"] }
 const RECENT = 16 // runs to look through for results after a reload
-const REPORTS = "otcache.reports"
-const KEPT = 32 // reports, of all workflows of this tab
 
-const strips = new WeakMap() // node -> Strip
+const strips = new WeakMap() // node -> Strip or Note
 let chinese = {} // node id -> what our locale says of it; empty in other languages
-
-/** What nodes reported that have no outputs of their own which the server would keep, as [{prompt, path, strip}], newest last. */
-const reports = {
-  all() {
-    try {
-      return JSON.parse(sessionStorage.getItem(REPORTS)) ?? []
-    } catch {
-      return [] // not ours, or the browser keeps nothing
-    }
-  },
-  find(prompt, path) {
-    return this.all().findLast((report) => report.prompt === prompt && report.path === path)?.strip
-  },
-  add(report) {
-    try {
-      sessionStorage.setItem(REPORTS, JSON.stringify([...this.all(), report].slice(-KEPT)))
-    } catch {
-      // full: the report is gone after a reload, as if there had been no run
-    }
-  },
-}
 
 const rootGraph = () => app.rootGraph ?? app.graph
 const locale = () => app.extensionManager?.setting?.get("Comfy.Locale")
@@ -52,8 +35,28 @@ function addStrip(node) {
   const kind = KINDS[node.comfyClass]
   const words = wordsFor(locale())
   const strip = new Strip(kind, words, () => askedOf(node, strip), (value) => setBudget(node, value))
+  addWidget(node, strip, heightOf(kind))
+  if (kind === "schedule") followName(node)
+  if (kind === "budget") {
+    followWidgets(node, strip)
+    // The frontend waits for the "change" event of whatever has the focus, which is for inputs: undo would not know of our keys.
+    for (const event of ["keyup", "blur"]) strip.element.addEventListener(event, noteForUndo)
+  }
+  strip.element.addEventListener("wheel", (event) => {
+    if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event) // zoom as elsewhere on a node
+  })
+}
+
+function addNote(node) {
+  const [kind, hint, lines] = NOTES[node.comfyClass]
+  const words = wordsFor(locale())
+  const note = new Note(kind, words, words[hint], lines)
+  addWidget(node, note, note.height)
+}
+
+/** Put a Strip or Note on its node, in both ways that nodes are drawn. */
+function addWidget(node, strip, height) {
   strips.set(node, strip)
-  const height = heightOf(kind)
   const widget = node.addDOMWidget(NAME, TYPE, strip.element, {
     serialize: false, // not in the prompt
     hideOnZoom: false,
@@ -64,16 +67,24 @@ function addStrip(node) {
   widget.serialize = false // not in the workflow's values
   const size = node.computeSize()
   node.setSize([Math.max(node.size[0], size[0], WIDTH), Math.max(node.size[1], size[1])])
-
-  if (kind === "budget") {
-    followWidgets(node, strip)
-    // The frontend waits for the "change" event of whatever has the focus, which is for inputs: undo would not know of our keys.
-    for (const event of ["keyup", "blur"]) strip.element.addEventListener(event, noteForUndo)
-  }
   after(node, "onExecuted", (output) => take(node, output))
-  strip.element.addEventListener("wheel", (event) => {
-    if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event) // zoom as elsewhere on a node
-  })
+}
+
+/** OT Load Schedule shows what its name stands for as soon as it is chosen. */
+function followName(node) {
+  const own = node.widgets.find((widget) => widget.name === "schedule")
+  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => showNamed(node))
+  after(own, "callback", () => showNamed(node))
+  showNamed(node)
+}
+
+async function showNamed(node) {
+  const strip = strips.get(node)
+  const name = widgetFor(node, "schedule", rootGraph())?.value ?? ""
+  const asked = (strip.asked = {}) // the latest question alone is answered
+  const answer = name ? await api.fetchApi(`/otcache/schedule?name=${encodeURIComponent(name)}`).catch(() => null) : null
+  const data = answer?.ok ? await answer.json() : null
+  if (strip.asked === asked) strip.take(data)
 }
 
 /** Let the frontend look at the graph: what has changed since it last did is one step of undo. */
@@ -154,8 +165,7 @@ function take(node, output) {
 
 /** Whether a strip can be drawn from what was found: another version of the pack may have left it. */
 function isWhole(data) {
-  const parts = data.kind === "budget" ? ["sigmas", "anchor", "reference", "prepared", "curve", "asked"] : ["computed", "seconds"]
-  return parts.every((part) => data[part])
+  return (PARTS[data.kind] ?? []).every((part) => data[part])
 }
 
 /**
@@ -164,7 +174,7 @@ function isWhole(data) {
  */
 async function restore() {
   const root = rootGraph()
-  const missing = () => [...allNodes(root)].filter(([node]) => strips.has(node) && !strips.get(node).data)
+  const missing = () => [...allNodes(root)].filter(([node]) => strips.has(node) && !strips.get(node).data && node.comfyClass !== "OTLoadSchedule")
   if (!missing().length) return
   const answer = await api.fetchApi(`/history?max_items=${RECENT}`)
   if (!answer.ok) return
@@ -188,7 +198,8 @@ function showProgress(nodes) {
   const cell = running ? running[1].value : -1
   for (const [node] of allNodes(root)) {
     const strip = strips.get(node)
-    if (!strip?.data || !(strip.kind === "budget" || node === running?.[0] || cell < 0)) continue
+    if (!strip?.data || !(strip.kind in PARTS)) continue
+    if (!(strip.kind === "budget" || node === running?.[0] || cell < 0)) continue
     const now = running && strip.cells === running[1].max ? cell : -1
     if (now !== strip.now) strip.show(now)
   }
@@ -217,6 +228,9 @@ app.registerExtension({
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, () => showProgress(null))
     }
+    api.addEventListener("execution_success", () => { // OT Save Schedule may have written over a file that is shown
+      for (const [node] of allNodes(rootGraph())) if (node.comfyClass === "OTLoadSchedule") showNamed(node)
+    })
     api.addEventListener("otcache.run", ({ detail }) => {
       if (!detail.workflow) return // queued without one, by a script
       reports.add({ prompt: detail.prompt, path: detail.node, strip: detail.strip })
@@ -232,6 +246,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("OT")) labelChoices(node.widgets, chinese[node.comfyClass])
     if (node.comfyClass in KINDS) addStrip(node)
+    if (node.comfyClass in NOTES) addNote(node)
   },
 
   afterConfigureGraph() {
