@@ -21,7 +21,10 @@ def budget_strip(reference: Schedule, anchor: Schedule, asked: dict) -> dict:
         "sigmas": list(reference.sigmas),
         "anchor": list(inner.compute_steps),
         "reference": list(reference.compute_steps),
-        "prepared": {str(s.budget): {"steps": list(s.compute_steps), "score": errors.get(s.budget)} for s in known},
+        "prepared": {
+            str(s.budget): {"steps": list(s.compute_steps), "score": errors.get(s.budget), "psnr": _rounded(s.psnr)}
+            for s in known
+        },
         "curve": [list(point) for point in error_curve(errors)],
     }
 

@@ -56,7 +56,7 @@ class Schedule(Record):
     spans: for predictor "mean_velocity", one lookback K >= 0 a compute step, in grid steps (0 is hold).
     model_class: the model's class, where the schedule was made on a model in ComfyUI. noise: what sigma means there: "flow"
         for x = (1 - sigma) image + sigma noise, "diffusion" for image + sigma noise, "" where nobody said.
-    score: the metric's value on the calibration cases, smaller is better.
+    score: the metric's value on the calibration cases, smaller is better. psnr: the mean of their pictures' PSNR, in dB.
     prepared: for an anchor, the guarded schedules of all budgets, so that a saved anchor carries them.
     """
 
@@ -77,6 +77,7 @@ class Schedule(Record):
     shift: Number | None = None
     metric: Annotated[str, Field(max_length=100)] = ""
     score: Number | None = None
+    psnr: Number | None = None
     cases: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=10_000, **FIRST_ERROR)] = ()
     parents: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100, **FIRST_ERROR)] = ()
     provenance: Annotated[str, Field(max_length=4000)] = ""

@@ -9,6 +9,7 @@ import { freeValues, isSamePrompt } from "./otcache/prompt.mjs"
 import { reports } from "./otcache/reports.mjs"
 import { BY_HAND } from "./otcache/schedule.mjs"
 import { heightOf, Strip } from "./otcache/strip.mjs"
+import { refresh, showTargets } from "./otcache/targets.mjs"
 import { isChinese, wordsFor } from "./otcache/words.mjs"
 
 const KINDS = {
@@ -100,12 +101,29 @@ function followWidgets(node, strip) {
     after(own, "callback", () => {
       // Not where another node gives it: a Primitive calls this whenever a prompt is made.
       if (name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
+      if (name === "choose") fitTargets(node, true)
       strip.show()
       node.graph?.setDirtyCanvas?.(true, true) // the classic canvas would show the old value until the mouse moves
     })
   }
-  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => strip.show())
+  for (const event of ["onConfigure", "onConnectionsChange"]) {
+    after(node, event, () => {
+      fitTargets(node)
+      strip.show()
+    })
+  }
+  fitTargets(node, true)
   limitBudget(node, FIRST_MAX)
+}
+
+/** Show those widgets that count as `choose` stands. resize: let the node become so much higher or lower. */
+function fitTargets(node, resize = false) {
+  const before = node.computeSize()[1]
+  const [choose, slider] = ["choose", "budget"].map((name) => widgetFor(node, name, rootGraph()))
+  showTargets(node, choose?.value, slider)
+  const needed = node.computeSize()[1]
+  const height = node.size[1] + (resize ? needed - before : 0)
+  node.setSize([node.size[0], Math.max(height, needed)])
 }
 
 function after(node, name, action) {
@@ -123,8 +141,7 @@ function limitBudget(node, steps) {
   const max = Math.min(steps, MAX)
   if (!widget?.options || widget.options.max === max) return
   widget.options.max = max
-  widget.disabled = !widget.disabled // Nodes 2.0 reads the options anew only when something else changes
-  widget.disabled = !widget.disabled
+  refresh(widget)
 }
 
 function setBudget(node, value) {

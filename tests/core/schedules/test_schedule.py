@@ -169,6 +169,7 @@ WRONG = {
     "shift": ["3", True, [], float("nan"), float("inf"), 10**400],
     "metric": [5, "x" * 101],
     "score": ["0.1", False, {}, float("nan"), float("-inf"), 10**400],
+    "psnr": ["0.1", False, {}, float("nan"), float("-inf"), 10**400],
     "cases": ["a", {}, [5], ["x" * 501], ["a"] * 10_001],
     "parents": ["a", [5], ["x" * 201], ["a"] * 101],
     "provenance": [5, "x" * 4001],

@@ -1,6 +1,6 @@
 // The element of a strip: built once, afterwards only attributes and texts change, and only those that differ.
 import * as layout from "./layout.mjs"
-import { BY_ERROR, chosenBudget, expectedError, judged, scheduleAt } from "./schedule.mjs"
+import { BY_ERROR, chosenBudget, expectedError, expectedPsnr, judged, scheduleAt } from "./schedule.mjs"
 import { budgetFoot, budgetLabel, runLabels, scheduleFoot } from "./words.mjs"
 
 const SVG = "http://www.w3.org/2000/svg"
@@ -127,7 +127,7 @@ export class Strip {
     })
     const foot = budgetFoot(words, {
       asked, missed: chosen.missed, total: cells, error, isMeasured, isFull: source === "full", metric: data.metric,
-      calibrated: points.length > 0,
+      psnr: expectedPsnr(data, this.budget), calibrated: points.length > 0,
     })
     const list = steps.map((step) => step + 1).join(words.and)
     this.write(budgetLabel(words, this.budget, cells, asked.choose), foot, words.steps(list))

@@ -1,6 +1,9 @@
 // All sentences of the strips, in English and Chinese.
 import { ANCHOR_NOT_BELOW, BY_ERROR, BY_HAND, BY_SPEEDUP, NOT_CALIBRATED } from "./schedule.mjs"
 
+const LATENT = "expected latent error" // of otcache_core/calibration/solving.py
+const APART = [25, 35] // dB, as the help page of OT Compare says
+
 const en = {
   names: { budget: "Budget strip", run: "Report strip", schedule: "Schedule strip" },
   evaluations: (b, n) => `${b} of ${n} evaluation${n === 1 ? "" : "s"}`,
@@ -11,6 +14,9 @@ const en = {
   legend: ["model runs", "predicted"],
   measuredError: (e, metric) => `error ${e} (${metric}, measured in calibration)`,
   expectedError: (e, metric) => `error about ${e} (${metric}, between measured budgets)`,
+  quality: (db, apart, e, isMeasured) => `about ${db} dB, ${apart}; error ${e}${isMeasured ? " (measured)" : ""}`,
+  apart: ["differs at a glance", "differs in details", "hard to tell apart"],
+  latentError: (percent) => `latent about ${percent} % off, by what was learnt`,
   unknownError: "error not measured at this budget",
   fullError: "no error: the full run",
   noCalibration: "no calibration here: the error is not known",
@@ -51,6 +57,9 @@ const zh = {
   legend: ["运行模型", "预测"],
   measuredError: (e, metric) => `误差 ${e}（${metric}，校准时测得）`,
   expectedError: (e, metric) => `误差约 ${e}（${metric}，由相邻预算推算）`,
+  quality: (db, apart, e, isMeasured) => `约 ${db} dB，${apart}；误差 ${e}${isMeasured ? "（测得）" : ""}`,
+  apart: ["一眼可见差异", "细节有差异", "难以分辨"],
+  latentError: (percent) => `潜变量约偏差 ${percent} %，由学习推算`,
   unknownError: "此预算的误差未测量",
   fullError: "无误差：完整运行",
   noCalibration: "没有校准数据：误差未知",
@@ -104,16 +113,19 @@ export function budgetLabel(words, budget, total, choose) {
 }
 
 /**
- * The line below it. error: a number or null; isMeasured: whether the calibration judged this budget itself; missed: whether
- * the target was not met.
+ * The line below it. error: a number or null; psnr: in dB, or null; isMeasured: whether the calibration judged this budget
+ * itself; missed: whether the target was not met.
  */
-export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, calibrated }) {
+export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, psnr, calibrated }) {
   if (missed) return asked.choose === BY_ERROR ? words.notThatGood(asked.target_error) : words.notThatFast(total)
   if (asked.choose === BY_HAND && asked.budget > total) return words.beyond(asked.budget, total)
   if (isFull) return words.fullError
   if (!calibrated) return words.noCalibration
   if (error === null) return words.unknownError
   const shown = Number(error.toPrecision(3))
+  if (metric === LATENT) return words.latentError(Number((100 * error).toPrecision(2)))
+  const db = psnr === null && metric === "rmse" ? -20 * Math.log10(error) : psnr
+  if (db !== null) return words.quality(Math.round(db), words.apart[APART.filter((least) => db >= least).length], shown, isMeasured)
   return isMeasured ? words.measuredError(shown, metric) : words.expectedError(shown, metric)
 }
 
