@@ -22,11 +22,12 @@ class OTCacheExtension(ComfyExtension):
         from .cached_sampler import OTCachedSampler
         from .compare import OTCompare
         from .demo_model import OTDemoModel
-        from .load_schedule import OTLoadSchedule
+        from .load_schedule import OTLoadSchedule, register_route
         from .reference_schedule import OTReferenceSchedule
         from .save_schedule import OTSaveSchedule
         from .saved_schedules import register_folder
 
+        register_route()
         register_folder()  # not in on_load, which ComfyUI 0.8 and older do not call
         return [OTAutoCache, OTReferenceSchedule, OTAnchorSearch, OTBudgetInterpolate, OTCachedSampler, OTApplyCache,
                 OTLoadSchedule, OTSaveSchedule, OTCompare, OTDemoModel]  # fmt: skip

@@ -150,15 +150,23 @@ def plot(anchor, reference):
     return array_image(np.concatenate(padded))
 
 
+def decibels(schedule) -> str:
+    """The PSNR that was measured with a schedule, where it was."""
+    return "" if schedule.psnr is None else f"{schedule.psnr:.1f} dB"
+
+
 def summary(found, cases: int) -> str:
     """What was found and spent, as a table in plain text."""
     anchor = found.anchor
     spent = sum(found.evaluations.values())
     lines = [
-        f"Anchor: {anchor.budget} of {anchor.steps} evaluations, {anchor.metric} {anchor.score:.4g} over {cases} cases.",
+        f"Anchor: {anchor.budget} of {anchor.steps} evaluations. Errors are {anchor.metric}, mean over {cases} cases.",
         f"Cost: {spent:.0f} evaluations a case, {spent / anchor.steps:.1f} full runs ("
         + ", ".join(f"{stage} {count:.0f}" for stage, count in found.evaluations.items()) + ").",
-        "budget  up to   error     from",
-        *(f"{s.budget:>6}  {s.ideal_speedup:>4.1f}x  {s.score:>8.4g}  {s.provenance}" for s in anchor.prepared),
+        "budget  up to     PSNR     error  from",
+        *(
+            f"{s.budget:>6}  {s.ideal_speedup:>4.1f}x  {decibels(s):>7}  {s.score:>8.4g}  {s.provenance}"
+            for s in anchor.prepared
+        ),
     ]  # fmt: skip
     return "\n".join(lines)

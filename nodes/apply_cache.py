@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from .host.attach import with_cache
 from .host.send_strip import show_run
-from .schema import OTSchedule, field, schema
+from .schema import CACHES, OTSchedule, field, schema
 
 LEVELS = {"output": "output", "transformer blocks": "blocks"}  # as shown -> as meant
 
@@ -38,6 +38,7 @@ class OTApplyCache(io.ComfyNode):
             display_name="OT Apply Cache",
             description="Puts a schedule on a model, so that every sampler after this node skips steps by it: KSampler, "
             "KSampler (Advanced), SamplerCustomAdvanced and others. The schedule fits itself to the sampler's own steps.",
+            search_aliases=CACHES,
             hidden=[io.Hidden.unique_id],
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model to speed up. LoRA and model sampling nodes may come before "

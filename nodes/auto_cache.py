@@ -8,7 +8,7 @@ from .apply_cache import LEVELS, level_input
 from .host.auto import ANEW, BY_BUDGET, BY_ERROR, BY_SPEEDUP, THIS_RUN, WHEN_NEEDED, Target, with_auto_cache
 from .host.progress import say_on
 from .host.send_strip import show_run
-from .schema import ALIASES, WANTED, field, schema
+from .schema import CACHES, field, schema
 
 
 class OTAutoCache(io.ComfyNode):
@@ -22,7 +22,7 @@ class OTAutoCache(io.ComfyNode):
             description="Makes every sampler after it faster. The first picture of a model is made in full, and the model is "
             "learnt from it: about half as long again, once. From then on, also after a restart, only some steps run the "
             "model and the others are predicted. LoRA, prompt, size and guidance may change.",
-            search_aliases=[*ALIASES, *WANTED],
+            search_aliases=CACHES,
             hidden=[io.Hidden.unique_id],
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model to speed up. LoRA and model sampling nodes may come before "

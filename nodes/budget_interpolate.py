@@ -28,16 +28,14 @@ class OTBudgetInterpolate(io.ComfyNode):
                       "Schedule."),
                 field(io.Int.Input, "budget", default=10, min=1, max=1000, display_mode=io.NumberDisplay.slider,
                       tooltip="Model evaluations in a run. With 50 steps, 10 is up to 5 times faster; 50 or more run every "
-                      "step. Moving it sets choose to by hand."),
+                      "step. In grey while a target chooses."),
                 # Optional, so that prompts saved before these were added still run.
                 field(io.Combo.Input, "choose", options=[BY_HAND, BY_ERROR, BY_SPEEDUP], default=BY_HAND, optional=True,
-                      tooltip="Where the budget comes from. by hand: the slider. by error: the smallest budget that the "
-                      "calibration expects to keep target_error. by speed-up: the largest budget that is target_speedup times "
-                      "faster."),
+                      tooltip="by hand: the slider. by error: the smallest budget expected to keep target_error. by speed-up: "
+                      "the largest that is target_speedup times faster."),
                 field(io.Float.Input, "target_error", default=0.03, min=0.0, max=10.0, step=0.0005, round=0.0001,
-                      optional=True, tooltip="For by error: the greatest error to accept, in the metric that the anchor was "
-                      "searched with; the strip and the plot of OT Anchor Search show what each budget has. Where no measured "
-                      "budget is that good, every step is run."),
+                      optional=True, tooltip="For by error: the greatest error to accept; the strip says what each budget "
+                      "has, and what it means in dB. Where none is that good, every step is run."),
                 field(io.Float.Input, "target_speedup", default=4.0, min=1.0, max=100.0, step=0.1, round=0.01, optional=True,
                       tooltip="For by speed-up: how many times fewer model evaluations. With 50 steps, 4 gives 12 "
                       "evaluations."),

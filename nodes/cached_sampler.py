@@ -8,7 +8,7 @@ from ..otcache_core.drawing.strip import run_strip
 from .apply_cache import LEVELS, level_input
 from .host.attach import with_cache
 from .host.auto import Target, with_auto_cache
-from .schema import OTSchedule, field, schema
+from .schema import CACHES, OTSchedule, field, schema
 
 
 class OTCachedSampler(io.ComfyNode):
@@ -21,6 +21,7 @@ class OTCachedSampler(io.ComfyNode):
             display_name="OT Cached Sampler",
             description="KSampler that runs the model only on the steps that a schedule names and predicts the others. Says "
             "how many evaluations it made and how much faster it was.",
+            search_aliases=[f"sampler with {words}" for words in CACHES],
             has_intermediate_output=True,  # the strip's data reach the browser although this node saves nothing
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model used for denoising."),

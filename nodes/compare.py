@@ -13,6 +13,7 @@ from .host.lpips_folders import lpips_folders
 from .pictures import colours
 from .schema import field, schema
 
+SHOWN = 8  # pictures of a batch on the node, the worst first
 GUTTER = 8  # white pixels between the pictures beside each other
 
 
@@ -56,7 +57,9 @@ class OTCompare(io.ComfyNode):
         difference = torch.from_numpy(np.stack(maps))
         gap = torch.ones(*cached.shape[:2], GUTTER, 3)
         beside = torch.cat((cached, gap, full, gap, difference), dim=2)
-        return io.NodeOutput(text, difference, beside, ui=ui.PreviewText(text))
+        worst = np.argsort([-float((a - b).square().mean()) for a, b in zip(cached, full, strict=True)], kind="stable")
+        shown = ui.PreviewImage(beside[worst[:SHOWN].copy()]).as_dict() | ui.PreviewText(text).as_dict()
+        return io.NodeOutput(text, difference, beside, ui=shown | {"otcache": [{"kind": "compared", "text": text}]})
 
 
 def describe(cached: torch.Tensor, full: torch.Tensor, lpips: bool = False, download: bool = False) -> str:

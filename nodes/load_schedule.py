@@ -1,10 +1,12 @@
 """OT Load Schedule: a published preset or a schedule saved before."""
 
+import asyncio
 import hashlib
 
 from comfy_api.latest import io
 
 from ..otcache_core.calibration.solving import LEARNT, anchor_of
+from ..otcache_core.drawing.strip import schedule_strip
 from ..otcache_core.errors import OTCacheError
 from ..otcache_core.schedules.presets import preset, preset_names
 from ..otcache_core.schedules.schedule import Schedule, load_schedule
@@ -71,3 +73,21 @@ def schedule_named(name: str) -> Schedule:
             raise OTCacheError(f"What was {name[:200]} is not there any more; refresh the nodes and choose one of the list.")
         return anchor_of(found[1], model_key=found[0])
     return load_schedule(saved_path(name))
+
+
+def register_route() -> None:
+    """Let the browser ask what a name of the list stands for, so that the node shows it before anything runs."""
+    from aiohttp import web
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is None:
+        return
+
+    @server.routes.get("/otcache/schedule")
+    async def show(request):
+        try:  # in a thread: a large file would hold up everything else that the server does
+            found = await asyncio.to_thread(lambda: schedule_strip(schedule_named(request.query.get("name", ""))))
+        except OTCacheError as error:
+            found = {"kind": "schedule", "problem": str(error)}
+        return web.json_response(found)

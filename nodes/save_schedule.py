@@ -4,9 +4,10 @@ from pathlib import Path
 
 from comfy_api.latest import io, ui
 
+from ..otcache_core.drawing.strip import saved_note
 from ..otcache_core.errors import OTCacheError
 from ..otcache_core.schedules.schedule import Schedule, load_schedule
-from .saved_schedules import path_to_save
+from .saved_schedules import path_to_save, shown_path
 from .schema import OTSchedule, field, schema
 
 
@@ -44,7 +45,8 @@ class OTSaveSchedule(io.ComfyNode):
         if not overwrite:
             path = _free(path, schedule)
         schedule.save(path)
-        return io.NodeOutput(ui=ui.PreviewText(str(path)))
+        saved = saved_note(schedule, shown_path(path))
+        return io.NodeOutput(ui={**ui.PreviewText(str(path)).as_dict(), "otcache": [saved]})
 
 
 def _free(path: Path, schedule: Schedule) -> Path:

@@ -37,6 +37,12 @@ def saved_path(name: str) -> Path:
     return Path(path)
 
 
+def shown_path(path: Path) -> str:
+    """`path` as people know it, from ComfyUI's folder on: models/otcache_schedules/NAME; whole where it lies elsewhere."""
+    base = Path(folder_paths.models_dir).parent
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
+
+
 def path_to_save(name: str) -> Path:
     """Where a schedule called `name` is to be written.
 

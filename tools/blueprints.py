@@ -11,7 +11,7 @@ PROMPT = "A lighthouse on a cliff at dusk, waves below, warm light in the window
 
 def text_to_image(info: dict) -> Subgraph:
     """Prompt to picture through OT Cached Sampler; loaders and the schedule stay outside."""
-    s = Subgraph("Text to image, cached", info, DESCRIPTION, "Image generation and editing/Text to image")
+    s = Subgraph("OTCache text to image", info, DESCRIPTION, "Image generation and editing/Text to image")
     model, clip, vae = s.input("model", "MODEL"), s.input("clip", "CLIP"), s.input("vae", "VAE")
     schedule = s.input("schedule", "OT_SCHEDULE")
     with s.group("1  Describe"):

@@ -9,13 +9,17 @@ def show_run(node_id: str | None, report) -> None:
 
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
-        message = {"node": node_id, "workflow": running_workflow(server), "strip": run_strip(report)}
+        prompt, workflow = running_prompt(server)
+        message = {"node": node_id, "prompt": prompt, "workflow": workflow, "strip": run_strip(report)}
         server.send_sync("otcache.run", message, server.client_id)
 
 
-def running_workflow(server) -> str | None:
-    """The id of the workflow that runs, for another one may be open in the browser; None when it was queued without one."""
-    for _, _, _, extra, *_ in server.prompt_queue.currently_running.values():
+def running_prompt(server) -> tuple[str | None, str | None]:
+    """The ids of the prompt that runs and of its workflow, for another one may be open in the browser.
+
+    The workflow's is None when the prompt was queued without one.
+    """
+    for _, prompt, _, extra, *_ in server.prompt_queue.currently_running.values():
         workflow = (extra.get("extra_pnginfo") or {}).get("workflow") or {}
-        return workflow.get("id")
-    return None
+        return prompt, workflow.get("id")
+    return None, None

@@ -193,13 +193,14 @@ def prepare(
     for number, (budget, here) in enumerate(guarded.items(), 1):
         schedules[budget] = describe(
             settings, observed, "interpolated", here.best.steps, scorer.final_rows(here.best.steps),
-            metric=settings.metric, score=here.score, parents=parents, provenance=here.best.source,
+            metric=settings.metric, score=here.score, psnr=scorer.psnr(here.best.steps), parents=parents,
+            provenance=here.best.source,
         )  # fmt: skip
         if progress:
             progress("final weights", number, len(guarded), f"B = {budget}")
     anchor_schedule = describe(
         settings, observed, "anchor", anchor, scorer.final_rows(anchor),
-        metric=settings.metric, score=anchor_score, prepared=tuple(schedules.values()),
+        metric=settings.metric, score=anchor_score, psnr=scorer.psnr(anchor), prepared=tuple(schedules.values()),
     )  # fmt: skip
     meter.lap("final weights")
     return Calibrated(

@@ -12,7 +12,7 @@ from ..sampling.rollout import FITTED, Generator, Rollouts
 from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import Predictor
 from .memo import Memo
-from .metrics import DEFAULT, distance, geometric_mean
+from .metrics import DEFAULT, distance, geometric_mean, psnr
 from .same_model import Signature, signature
 
 FITTED_CASES = (2, 4)  # at least and at most, of more than one case
@@ -60,6 +60,7 @@ class Scorer:
         self._references = [generator.decode(torch.stack([t.x[-1] for t in group.trajectories])).cpu() for group in self.groups]
         self._seen: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._rows: dict[tuple[int, ...], tuple] = {}
+        self._decibels: dict[tuple[int, ...], list[list[float] | None]] = {}  # a list a group; None where it was not kept
         self._shown: tuple[tuple[int, ...], torch.Tensor] | None = None
 
     @property
@@ -97,17 +98,24 @@ class Scorer:
                     pictures = self.generator.decode(latents)
                     if not number:
                         self._shown = steps, pictures[0].to("cpu", copy=True)
-                    remembered = [self.metric(pictures, reference).tolist(), rows]
+                    remembered = [self.metric(pictures, reference).tolist(), rows, psnr(pictures, reference).tolist()]
                     del pictures  # this generator may wait for long, and they may lie in the device's memory
                     self.memo.put([steps, number], remembered)
-                distances, rows = remembered
+                distances, rows, *decibels = remembered  # files of before do not have those
                 self._rows.setdefault(steps, tuple(map(tuple, rows)))
                 known[number : number + 1] = [np.asarray(distances, dtype=np.float64)]
+                self._decibels.setdefault(steps, [])[number : number + 1] = decibels or [None]
             yield known[number]
 
     def score(self, steps: Sequence[int]) -> float:
         """Geometric mean of the distances over all cases."""
         return geometric_mean(np.concatenate(list(self.distances(steps))))
+
+    def psnr(self, steps: Sequence[int]) -> float | None:
+        """Mean PSNR in dB over all cases, which people know; None where it was not kept when `steps` were measured."""
+        list(self.distances(steps))
+        found = self._decibels[tuple(steps)]
+        return None if None in found else float(np.mean(np.concatenate(found)))
 
     def final_rows(self, steps: Sequence[int]) -> tuple:
         """The weights of `steps` fitted anew on all cases: for a schedule that has been chosen, not for choosing."""

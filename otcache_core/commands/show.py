@@ -63,6 +63,7 @@ def describe(schedule: Schedule, encoding: str | None = "utf-8") -> str:
         "stage": schedule.stage,
         "model": schedule.model,
         "score": f"{schedule.score:.4g} ({schedule.metric})" if schedule.score is not None else "",
+        "psnr": f"{schedule.psnr:.1f} dB on the calibration's pictures" if schedule.psnr is not None else "",
         "made on": f"{len(schedule.cases)} calibration cases" if schedule.cases else "",
         "prepared": f"{len(schedule.prepared)} budgets" if schedule.prepared else "",
         "parents": ", ".join(schedule.parents),

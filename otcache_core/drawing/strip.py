@@ -21,9 +21,37 @@ def budget_strip(reference: Schedule, anchor: Schedule, asked: dict) -> dict:
         "sigmas": list(reference.sigmas),
         "anchor": list(inner.compute_steps),
         "reference": list(reference.compute_steps),
-        "prepared": {str(s.budget): {"steps": list(s.compute_steps), "score": errors.get(s.budget)} for s in known},
+        "prepared": {
+            str(s.budget): {"steps": list(s.compute_steps), "score": errors.get(s.budget), "psnr": _rounded(s.psnr)}
+            for s in known
+        },
         "curve": [list(point) for point in error_curve(errors)],
         "warning": different_models(reference, anchor),
+    }
+
+
+def schedule_strip(schedule: Schedule) -> dict:
+    """A schedule as a file or preset holds it. budgets: the least and the greatest that it carries as prepared, or None."""
+    chosen = set(schedule.compute_steps)
+    budgets = [inner.budget for inner in schedule.prepared]
+    return {
+        "kind": "schedule",
+        "sigmas": list(schedule.sigmas),
+        "computed": [int(step in chosen) for step in range(schedule.steps)],
+        "budgets": [min(budgets), max(budgets)] if budgets else None,
+        "model": schedule.model,
+        "sampler": schedule.sampler,
+        "scheduler": schedule.scheduler,
+        "shift": _rounded(schedule.shift),
+        "source": schedule.provenance,
+    }
+
+
+def saved_note(schedule: Schedule, path: str) -> dict:
+    """What was saved, and where."""
+    shown = schedule_strip(schedule)
+    return {"kind": "saved", "path": path, "steps": schedule.steps, "budget": schedule.budget} | {
+        key: shown[key] for key in ("budgets", "model")
     }
 
 

@@ -102,7 +102,7 @@ def moved(schedule: Schedule, grid: np.ndarray, compute_steps: tuple[int, ...], 
         scale = steps / schedule.steps * (schedule.sigmas[0] - schedule.sigmas[-1]) / (grid[0] - grid[-1])
         fields["spans"] = tuple(min(round(schedule.spans[k] * scale), steps) for k in sources)
     return schedule.replace(
-        sigmas=tuple(grid.tolist()), compute_steps=compute_steps, prepared=(), score=None, **fields
+        sigmas=tuple(grid.tolist()), compute_steps=compute_steps, prepared=(), score=None, psnr=None, **fields
     )  # fmt: skip
 
 

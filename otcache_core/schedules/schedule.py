@@ -57,7 +57,7 @@ class Schedule(Record):
     model_class: the model's class, where the schedule was made on a model in ComfyUI, and model_key what tells its weights
         from others. noise: what sigma means there: "flow" for x = (1 - sigma) image + sigma noise, "diffusion" for
         image + sigma noise, "" where nobody said.
-    score: the metric's value on the calibration cases, smaller is better.
+    score: the metric's value on the calibration cases, smaller is better. psnr: the mean of their pictures' PSNR, in dB.
     speedup: how many times fewer evaluations every run is to make, whatever its steps; None: as many as compute_steps.
     prepared: for an anchor, the guarded schedules of all budgets, so that a saved anchor carries them.
     """
@@ -81,6 +81,7 @@ class Schedule(Record):
     metric: Annotated[str, Field(max_length=100)] = ""
     score: Number | None = None
     speedup: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    psnr: Number | None = None
     cases: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=10_000, **FIRST_ERROR)] = ()
     parents: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100, **FIRST_ERROR)] = ()
     provenance: Annotated[str, Field(max_length=4000)] = ""

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-NAME = "Text to image, cached"
+NAME = "OTCache text to image"
 WIRE = """() => {
   const blueprint = app.graph.nodes.find(node => node.subgraph)
   const add = (name, x) => {

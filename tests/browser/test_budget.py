@@ -1,6 +1,9 @@
 """Budgets that the slider on the node does not give: chosen by a target, or promoted to a subgraph's node."""
 
+import re
+
 import pytest
+from small import small
 from strips import INPUTS, MODES, NODE, SAMPLER, TO_SUBGRAPH, demo, shows
 
 PROMOTE = """() => {
@@ -60,7 +63,7 @@ def test_the_budget_follows_a_target(open_comfy, shots, vue):
     comfy.choose("by error")
     by_error = int(label.inner_text().removeprefix("auto: ").split()[0])
     assert 10 < by_error < 15 and shows(strip, by_error, by="auto: ")
-    assert target.get_attribute("d") and float(foot.inner_text().split()[1]) <= 0.03
+    assert target.get_attribute("d") and float(re.search(r"error (\S+)", foot.inner_text())[1]) <= 0.03
     comfy.page.screenshot(path=shots / f"auto_{name}_1_error.png")
     comfy.run()
     assert shows(strip, by_error, by="auto: ")
@@ -91,14 +94,62 @@ def test_the_budget_follows_a_target(open_comfy, shots, vue):
     comfy.choose("by speed-up")
     comfy.set("target_speedup", 2.5)
     assert shows(strip, 20, by="auto: ")
+    comfy.drag_budget(0.5)  # in grey, it cannot be moved
+    assert (comfy.value("choose"), comfy.budget()) == ("by speed-up", 13) and shows(strip, 20, by="auto: ")
+    comfy.choose("by hand")
     comfy.drag_budget(0.5)
-    assert comfy.value("choose") == "by hand" and shows(strip, comfy.budget()) and comfy.budget() != 20
+    assert shows(strip, comfy.budget()) and comfy.budget() not in (13, 20)
     comfy.set("budget", 87)
     assert foot.inner_text() == "more than the 50 steps: 87 counts as 50"
     comfy.run()
     report = comfy.strip_on(SAMPLER).locator(".label")
     comfy.eventually(lambda: report.inner_text() == "50 of 50 evaluations, nothing is skipped")
     assert comfy.budget() == 87
+    assert comfy.complaints == []
+
+
+VISIBLE = """() => {
+  const node = nodeOf("OTBudgetInterpolate")
+  const labelled = document.querySelectorAll(`[data-node-id="${node.id}"] [aria-label]`)
+  const drawn = [...labelled].map(element => element.ariaLabel)
+  const isShown = LiteGraph.vueNodesMode ? ({ name }) => drawn.includes(name) : widget => node.isWidgetVisible(widget)
+  const slider = node.widgets.find(({ name }) => name === "budget")
+  const handle = document.querySelector(`[data-node-id="${node.id}"] [role=slider][data-disabled]`)
+  const isGrey = LiteGraph.vueNodesMode ? Boolean(handle) : Boolean(slider.computedDisabled)
+  return [node.widgets.filter(widget => widget.name.startsWith("target") && isShown(widget)).map(({ name }) => name), isGrey]
+}"""
+
+
+@MODES
+def test_only_what_is_in_use_is_shown(open_comfy, vue):
+    """The target that chooses, and the slider in grey while it does; after a reload and from another node too."""
+    comfy = open_comfy(vue=vue)
+    workflow = small(comfy)
+    comfy.load(workflow, "small")
+
+    def used():
+        comfy.focus(NODE)
+        comfy.page.mouse.move(700, 850)
+        return comfy.page.evaluate(VISIBLE)
+
+    assert used() == [[], False]
+    height = comfy.page.evaluate("nodeOf('OTBudgetInterpolate').size[1]")
+    for choose, shown in (("by error", ["target_error"]), ("by speed-up", ["target_speedup"])):
+        comfy.choose(choose)
+        assert used() == [shown, True]
+        assert comfy.page.evaluate("nodeOf('OTBudgetInterpolate').size[1]") > height
+    _, prompt = comfy.documents()
+    [inputs] = [node["inputs"] for node in prompt.values() if node["class_type"] == NODE]
+    assert set(inputs) == INPUTS  # what is hidden is sent all the same
+    sizes = []
+    for _ in range(2):
+        comfy.load(comfy.documents()[0], "again")
+        assert used() == [["target_speedup"], True]
+        sizes.append(comfy.page.evaluate("nodeOf('OTBudgetInterpolate').size[1]"))
+    assert sizes[0] == sizes[1]  # it does not grow each time
+    comfy.strip_on(NODE).focus()
+    comfy.choose("by hand")
+    assert used() == [[], False]
     assert comfy.complaints == []
 
 

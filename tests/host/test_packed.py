@@ -98,4 +98,4 @@ def test_comfy_cli_accepts_and_packs_the_same(tmp_path):
     run("comfy", "--skip-prompt", "--no-enable-telemetry", "node", "pack")
     with zipfile.ZipFile(copy / "node.zip") as file:
         assert sorted(file.namelist()) == names
-        assert json.loads(file.read("subgraphs/Text to image, cached.json"))["nodes"]
+        assert json.loads(file.read("subgraphs/OTCache text to image.json"))["nodes"]

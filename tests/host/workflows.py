@@ -6,7 +6,7 @@ from tools.make_workflows import BLUEPRINTS, FOLDER
 
 NAMES = ["otcache_calibrate", "otcache_demo", "otcache_flux_dev", "otcache_hunyuan_video", "otcache_qwen_image",
          "otcache_start", "otcache_wan2_2_t2v", "otcache_z_image"]  # fmt: skip
-BLUEPRINT = "Text to image, cached"
+BLUEPRINT = "OTCache text to image"
 FRONTEND_ONLY = {"MarkdownNote", "Note"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 

@@ -2,7 +2,7 @@
 import { beforeAll, beforeEach, describe, expect, it } from "vitest"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "../../web/js/otcache/graph.mjs"
 import { budgetRange, cellFrame, cells, errorPlot, short, sigmaCurve, timeBars } from "../../web/js/otcache/layout.mjs"
-import { BY_ERROR, BY_HAND, BY_SPEEDUP, NOT_CALIBRATED } from "../../web/js/otcache/schedule.mjs"
+import { BY_ERROR, BY_HAND, BY_SPEEDUP, expectedPsnr, NOT_CALIBRATED } from "../../web/js/otcache/schedule.mjs"
 import { budgetFoot, budgetLabel, factor, runLabels, wordsFor } from "../../web/js/otcache/words.mjs"
 
 const count = (path) => (path.match(/M/g) ?? []).length
@@ -113,16 +113,33 @@ describe("words", () => {
   })
 
   const say = (found) => budgetFoot(en, {
-    asked: { choose: BY_HAND, budget: 10 }, missed: false, total: 50, metric: "rmse", calibrated: true, error: null, ...found,
+    asked: { choose: BY_HAND, budget: 10 }, missed: false, total: 50, metric: "rmse", calibrated: true, error: null, psnr: null, ...found,
   })
 
   it("claims an error only where there is one", () => {
-    expect(say({ error: 0.033456, isMeasured: true })).toBe("error 0.0335 (rmse, measured in calibration)")
-    expect(say({ error: 0.02 })).toMatch("between measured budgets")
+    const other = { metric: "ms-ssim*rmse" }
+    expect(say({ ...other, error: 0.033456, isMeasured: true })).toBe("error 0.0335 (ms-ssim*rmse, measured in calibration)")
+    expect(say({ ...other, error: 0.02 })).toMatch("between measured budgets")
     expect(say({})).toBe("error not measured at this budget")
     expect(say({ calibrated: false })).toMatch("not known")
     expect(say({ isFull: true })).toMatch("no error")
     expect(say({ error: 0.02, warning: "two models" })).toBe("two models")
+  })
+
+  it("says in dB and in words what an error means, where that is known", () => {
+    const judged = { metric: "ms-ssim*rmse", error: 0.033456, isMeasured: true, psnr: 33.4 }
+    expect(say(judged)).toBe("about 33 dB, differs in details; error 0.0335 (measured)")
+    expect(say({ ...judged, isMeasured: false, psnr: 35.1 })).toBe("about 35 dB, hard to tell apart; error 0.0335")
+    expect(say({ ...judged, psnr: 24.9 })).toMatch("differs at a glance")
+    expect(say({ error: 0.01, isMeasured: true })).toBe("about 40 dB, hard to tell apart; error 0.01 (measured)")
+    expect(say({ metric: "expected latent error", error: 0.0512 })).toBe("latent about 5.1 % off, by what was learnt")
+  })
+
+  it("takes the PSNR of neighbours for budgets between them, and none beyond", () => {
+    const data = { prepared: { 8: { psnr: 30 }, 12: { psnr: null }, 32: { psnr: 40 }, 40: {} } }
+    expect([8, 16, 32].map((budget) => expectedPsnr(data, budget))).toEqual([30, 35, 40])
+    expect([7, 33].map((budget) => expectedPsnr(data, budget))).toEqual([null, null])
+    expect(expectedPsnr({ prepared: {} }, 8)).toBe(null)
   })
 
   it("says when a target was missed, and when the slider is beyond the steps", () => {
@@ -260,7 +277,7 @@ describe("the element", () => {
     strip.take(data)
     const read = (name) => strip.element.getAttribute(name)
     expect([read("role"), strip.element.tabIndex, read("aria-valuenow"), read("aria-valuemax")]).toEqual(["slider", 0, "4", "10"])
-    expect(read("aria-valuetext")).toBe("4 of 10 evaluations, up to 2.5x. error 0.02 (rmse, measured in calibration). The model runs at steps 1, 3, 5, 8.")
+    expect(read("aria-valuetext")).toBe("4 of 10 evaluations, up to 2.5x. about 34 dB, differs in details; error 0.02 (measured). The model runs at steps 1, 3, 5, 8.")
   })
 
   it("asks for other budgets on keys, never beyond the ends, and leaves shortcuts alone", () => {

@@ -4,11 +4,18 @@ import { api } from "../../../scripts/api.js"
 import { labelChoices } from "./otcache/choices.mjs"
 import { colourLinks } from "./otcache/colours.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
+import { Note } from "./otcache/note.mjs"
+import { freeValues, isSamePrompt } from "./otcache/prompt.mjs"
+import { reports } from "./otcache/reports.mjs"
 import { BY_HAND } from "./otcache/schedule.mjs"
 import { heightOf, Strip } from "./otcache/strip.mjs"
+import { refresh, showTargets } from "./otcache/targets.mjs"
 import { isChinese, wordsFor } from "./otcache/words.mjs"
 
-const KINDS = { OTBudgetInterpolate: "budget", OTCachedSampler: "run", OTApplyCache: "run", OTAutoCache: "run" }
+const KINDS = {
+  OTBudgetInterpolate: "budget", OTCachedSampler: "run", OTApplyCache: "run", OTAutoCache: "run", OTLoadSchedule: "schedule",
+}
+const NOTES = { OTSaveSchedule: ["saved", "firstSaved", 4], OTCompare: ["compared", "firstCompared", 6] } // kind, hint, lines
 const ASKED = ["budget", "choose", "target_error", "target_speedup"] // widgets of OT Budget Interpolate
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const NAME = "otcache_strip"
@@ -16,28 +23,11 @@ const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
 const WIDTH = 320 // of a fresh node: its lines of text fit
 const FIRST_MAX = 100 // of the slider, until the number of steps is known
 const MAX = 1000 // that OT Budget Interpolate takes
+const PARTS = { budget: ["sigmas", "anchor", "reference", "prepared", "curve", "asked"], run: ["computed", "seconds"] }
 const RECENT = 16 // runs to look through for results after a reload
 
-const strips = new WeakMap() // node -> Strip
+const strips = new WeakMap() // node -> Strip or Note
 let chinese = {} // node id -> what our locale says of it; empty in other languages
-
-/** "<workflow>/<path>" -> what OT Apply Cache reported: its node has no outputs of its own that the server would keep. */
-const reports = {
-  get(key) {
-    try {
-      return JSON.parse(sessionStorage.getItem(`otcache:${key}`))
-    } catch {
-      return null // not ours, or the browser keeps nothing
-    }
-  },
-  set(key, report) {
-    try {
-      sessionStorage.setItem(`otcache:${key}`, JSON.stringify(report))
-    } catch {
-      // full: the report is gone after a reload, as if there had been no run
-    }
-  },
-}
 
 const rootGraph = () => app.rootGraph ?? app.graph
 const locale = () => app.extensionManager?.setting?.get("Comfy.Locale")
@@ -46,8 +36,28 @@ function addStrip(node) {
   const kind = KINDS[node.comfyClass]
   const words = wordsFor(locale())
   const strip = new Strip(kind, words, () => askedOf(node, strip), (value) => setBudget(node, value))
+  addWidget(node, strip, heightOf(kind))
+  if (kind === "schedule") followName(node)
+  if (kind === "budget") {
+    followWidgets(node, strip)
+    // The frontend waits for the "change" event of whatever has the focus, which is for inputs: undo would not know of our keys.
+    for (const event of ["keyup", "blur"]) strip.element.addEventListener(event, noteForUndo)
+  }
+  strip.element.addEventListener("wheel", (event) => {
+    if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event) // zoom as elsewhere on a node
+  })
+}
+
+function addNote(node) {
+  const [kind, hint, lines] = NOTES[node.comfyClass]
+  const words = wordsFor(locale())
+  const note = new Note(kind, words, words[hint], lines)
+  addWidget(node, note, note.height)
+}
+
+/** Put a Strip or Note on its node, in both ways that nodes are drawn. */
+function addWidget(node, strip, height) {
   strips.set(node, strip)
-  const height = heightOf(kind)
   const widget = node.addDOMWidget(NAME, TYPE, strip.element, {
     serialize: false, // not in the prompt
     hideOnZoom: false,
@@ -58,16 +68,24 @@ function addStrip(node) {
   widget.serialize = false // not in the workflow's values
   const size = node.computeSize()
   node.setSize([Math.max(node.size[0], size[0], WIDTH), Math.max(node.size[1], size[1])])
-
-  if (kind === "budget") {
-    followWidgets(node, strip)
-    // The frontend waits for the "change" event of whatever has the focus, which is for inputs: undo would not know of our keys.
-    for (const event of ["keyup", "blur"]) strip.element.addEventListener(event, noteForUndo)
-  }
   after(node, "onExecuted", (output) => take(node, output))
-  strip.element.addEventListener("wheel", (event) => {
-    if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event) // zoom as elsewhere on a node
-  })
+}
+
+/** OT Load Schedule shows what its name stands for as soon as it is chosen. */
+function followName(node) {
+  const own = node.widgets.find((widget) => widget.name === "schedule")
+  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => showNamed(node))
+  after(own, "callback", () => showNamed(node))
+  showNamed(node)
+}
+
+async function showNamed(node) {
+  const strip = strips.get(node)
+  const name = widgetFor(node, "schedule", rootGraph())?.value ?? ""
+  const asked = (strip.asked = {}) // the latest question alone is answered
+  const answer = name ? await api.fetchApi(`/otcache/schedule?name=${encodeURIComponent(name)}`).catch(() => null) : null
+  const data = answer?.ok ? await answer.json() : null
+  if (strip.asked === asked) strip.take(data)
 }
 
 /** Let the frontend look at the graph: what has changed since it last did is one step of undo. */
@@ -83,12 +101,29 @@ function followWidgets(node, strip) {
     after(own, "callback", () => {
       // Not where another node gives it: a Primitive calls this whenever a prompt is made.
       if (name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
+      if (name === "choose") fitTargets(node, true)
       strip.show()
       node.graph?.setDirtyCanvas?.(true, true) // the classic canvas would show the old value until the mouse moves
     })
   }
-  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => strip.show())
+  for (const event of ["onConfigure", "onConnectionsChange"]) {
+    after(node, event, () => {
+      fitTargets(node)
+      strip.show()
+    })
+  }
+  fitTargets(node, true)
   limitBudget(node, FIRST_MAX)
+}
+
+/** Show those widgets that count as `choose` stands. resize: let the node become so much higher or lower. */
+function fitTargets(node, resize = false) {
+  const before = node.computeSize()[1]
+  const [choose, slider] = ["choose", "budget"].map((name) => widgetFor(node, name, rootGraph()))
+  showTargets(node, choose?.value, slider)
+  const needed = node.computeSize()[1]
+  const height = node.size[1] + (resize ? needed - before : 0)
+  node.setSize([node.size[0], Math.max(height, needed)])
 }
 
 function after(node, name, action) {
@@ -106,8 +141,7 @@ function limitBudget(node, steps) {
   const max = Math.min(steps, MAX)
   if (!widget?.options || widget.options.max === max) return
   widget.options.max = max
-  widget.disabled = !widget.disabled // Nodes 2.0 reads the options anew only when something else changes
-  widget.disabled = !widget.disabled
+  refresh(widget)
 }
 
 function setBudget(node, value) {
@@ -148,21 +182,28 @@ function take(node, output) {
 
 /** Whether a strip can be drawn from what was found: another version of the pack may have left it. */
 function isWhole(data) {
-  const parts = data.kind === "budget" ? ["sigmas", "anchor", "reference", "prepared", "curve", "asked"] : ["computed", "seconds"]
-  return parts.every((part) => data[part])
+  return (PARTS[data.kind] ?? []).every((part) => data[part])
 }
 
-/** Bring back what earlier runs of this workflow gave: from this page, else from the server's history. */
+/**
+ * Bring back what a run gave that the graph would repeat as it stands. The workflow's id alone does not tell: all copies of a
+ * template share it, whatever was changed in one of them before it ran.
+ */
 async function restore() {
   const root = rootGraph()
-  const missing = () => [...allNodes(root)].filter(([node]) => strips.has(node) && !strips.get(node).data)
-  for (const [node, path] of missing()) take(node, { otcache: [reports.get(`${root.id}/${path}`)] })
+  const missing = () => [...allNodes(root)].filter(([node]) => strips.has(node) && !strips.get(node).data && node.comfyClass !== "OTLoadSchedule")
   if (!missing().length) return
   const answer = await api.fetchApi(`/history?max_items=${RECENT}`)
   if (!answer.ok) return
-  for (const entry of Object.values(await answer.json()).reverse()) {
-    if (entry.prompt?.[3]?.extra_pnginfo?.workflow?.id !== root.id) continue
-    for (const [node, path] of missing()) take(node, entry.outputs?.[path])
+  const entries = Object.entries(await answer.json()).reverse()
+  const own = entries.filter(([, entry]) => entry.prompt?.[3]?.extra_pnginfo?.workflow?.id === root.id)
+  if (!own.length) return
+  const { output } = await app.graphToPrompt()
+  const free = freeValues(root)
+  for (const [id, entry] of own) {
+    if (root !== rootGraph()) return // another workflow was opened meanwhile
+    if (!isSamePrompt(entry.prompt[2], output, free)) continue
+    for (const [node, path] of missing()) take(node, entry.outputs?.[path] ?? { otcache: [reports.find(id, path)] })
   }
 }
 
@@ -174,7 +215,8 @@ function showProgress(nodes) {
   const cell = running ? running[1].value : -1
   for (const [node] of allNodes(root)) {
     const strip = strips.get(node)
-    if (!strip?.data || !(strip.kind === "budget" || node === running?.[0] || cell < 0)) continue
+    if (!strip?.data || !(strip.kind in PARTS)) continue
+    if (!(strip.kind === "budget" || node === running?.[0] || cell < 0)) continue
     const now = running && strip.cells === running[1].max ? cell : -1
     if (now !== strip.now) strip.show(now)
   }
@@ -203,18 +245,25 @@ app.registerExtension({
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, () => showProgress(null))
     }
+    api.addEventListener("execution_success", () => { // OT Save Schedule may have written over a file that is shown
+      for (const [node] of allNodes(rootGraph())) if (node.comfyClass === "OTLoadSchedule") showNamed(node)
+    })
     api.addEventListener("otcache.run", ({ detail }) => {
       if (!detail.workflow) return // queued without one, by a script
-      reports.set(`${detail.workflow}/${detail.node}`, detail.strip)
+      reports.add({ prompt: detail.prompt, path: detail.node, strip: detail.strip })
       const root = rootGraph()
       const node = root.id === detail.workflow && nodeByPath(root, detail.node)
-      if (node) take(node, { otcache: [detail.strip] })
+      if (!node) return
+      const output = { otcache: [detail.strip] }
+      if (app.nodeOutputs) app.nodeOutputs[locatorOf(node, root)] = output // so that it comes back with the workflow's tab
+      take(node, output)
     })
   },
 
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("OT")) labelChoices(node.widgets, chinese[node.comfyClass])
     if (node.comfyClass in KINDS) addStrip(node)
+    if (node.comfyClass in NOTES) addNote(node)
   },
 
   afterConfigureGraph() {

@@ -76,6 +76,12 @@ def test_the_guarded_schedule_is_never_worse_than_the_geodesic_nor_any_other_can
         assert schedule.score <= min(scorer.score(candidate.steps) for candidate in tried) * (1 + MARGIN)
 
 
+def test_schedules_say_how_many_decibels_their_pictures_have(done, scorer):
+    for schedule in (done.result.anchor, *done.result.schedules.values()):
+        assert schedule.psnr == pytest.approx(scorer.psnr(schedule.compute_steps)) and 0 < schedule.psnr < 120
+    assert done.result.reference.psnr is None  # its latents were judged
+
+
 def test_one_candidate_a_budget_is_kept_and_named(done):
     for budget, tried in done.result.candidates.items():
         kept = [candidate for candidate in tried if candidate.kept]

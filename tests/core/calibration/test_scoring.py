@@ -5,7 +5,7 @@ import pytest
 import torch
 from mixture import MixtureGenerator, linear_sigmas
 
-from otcache_core.calibration.metrics import DEFAULT, distance, geometric_mean
+from otcache_core.calibration.metrics import DEFAULT, distance, geometric_mean, psnr
 from otcache_core.calibration.scoring import Scorer
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.rollout import Counted, Rollouts, record
@@ -31,15 +31,20 @@ def test_half_of_the_cases_are_fitted_on_within_limits(cases, fitted):
 def test_a_score_is_the_geometric_mean_of_distances_from_the_full_pictures(recording):
     path, generator, metric = (0, 2, 5, 9), recording.generator, distance(DEFAULT)
     _, rows = Rollouts(generator, recording.cases[:2], recording.trajectories[:2]).run(path)
-    values = []
+    values, decibels = [], []
     for case, run in zip(recording.cases, recording.trajectories, strict=True):
         latents, _ = Rollouts(generator, [case], [run]).run(
             path, rows
         )  # the third case has not been fitted on
         values.extend(metric(generator.decode(latents), generator.decode(run.x[-1:])))
+        decibels.extend(psnr(generator.decode(latents), generator.decode(run.x[-1:])))
     scorer = real(recording, fit_cases=2)
     assert np.allclose(np.concatenate(list(scorer.distances(path))), values, rtol=1e-5)
     assert scorer.score(path) == pytest.approx(geometric_mean(values), rel=1e-5)
+    assert scorer.psnr(path) == pytest.approx(np.mean(decibels), rel=1e-5)
+    before = Scorer(generator, recording.cases, recording.trajectories, fit_cases=2)  # with a file of before
+    before.memo.put([path, 0], scorer.memo.get([path, 0])[:2])
+    assert before.score(path) == scorer.score(path) and before.psnr(path) is None
 
 
 def test_cases_are_run_group_by_group_and_known_ones_not_again(recording):

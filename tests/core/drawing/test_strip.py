@@ -16,11 +16,11 @@ def test_vectors_are_up_to_date():
 
 
 def test_scores_are_kept_for_what_was_judged_only():
-    inner = preset("lemica-flux1-dev-15").replace(score=0.0123456)
+    inner = preset("lemica-flux1-dev-15").replace(score=0.0123456, psnr=33.25)
     anchor = preset("lemica-flux1-dev-10").replace(prepared=(inner,))
     asked = {"budget": 12, "choose": "by hand", "target_error": 0.03, "target_speedup": 4.0}
     data = budget_strip(preset("lemica-flux1-dev-26"), anchor, asked)
-    assert data["prepared"] == {"15": {"steps": list(inner.compute_steps), "score": 0.0123}}
+    assert data["prepared"] == {"15": {"steps": list(inner.compute_steps), "score": 0.0123, "psnr": 33.25}}
     assert data["curve"] == [[15, 0.0123]] and data["asked"] == asked
     assert json.loads(json.dumps(data)) == data
     other = preset("meancache-qwen-image-25")  # another grid: the anchor is re-timed
@@ -29,7 +29,8 @@ def test_scores_are_kept_for_what_was_judged_only():
     moved = budget_strip(other, anchor, asked)
     assert moved["curve"] == []
     [(budget, entry)] = moved["prepared"].items()
-    assert entry["score"] is None and entry["steps"] == list(schedule_at(other, anchor, int(budget)).compute_steps)
+    assert entry["score"] is entry["psnr"] is None
+    assert entry["steps"] == list(schedule_at(other, anchor, int(budget)).compute_steps)
 
 
 def test_an_anchor_that_carries_nothing_has_its_own_score_and_only_positive_ones_make_a_curve():

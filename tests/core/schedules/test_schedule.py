@@ -171,6 +171,7 @@ WRONG = {
     "metric": [5, "x" * 101],
     "speedup": ["2", True, 0.99, -1.0, float("nan"), float("inf"), 10**400],
     "score": ["0.1", False, {}, float("nan"), float("-inf"), 10**400],
+    "psnr": ["0.1", False, {}, float("nan"), float("-inf"), 10**400],
     "cases": ["a", {}, [5], ["x" * 501], ["a"] * 10_001],
     "parents": ["a", [5], ["x" * 201], ["a"] * 101],
     "provenance": [5, "x" * 4001],

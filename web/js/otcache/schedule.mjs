@@ -62,6 +62,16 @@ export function expectedError(curve, budget) {
   return Math.exp(interp(Math.log(budget), budgets, errors))
 }
 
+/** The PSNR in dB to expect at a budget: measured, or on the line in log(budget) between those; null where none is known. */
+export function expectedPsnr(data, budget) {
+  const known = Object.entries(data.prepared)
+    .map(([at, entry]) => [Number(at), entry.psnr ?? null])
+    .filter(([, psnr]) => psnr !== null)
+    .sort((a, b) => a[0] - b[0])
+  if (!known.length || budget < known[0][0] || budget > known.at(-1)[0]) return null
+  return interp(Math.log(budget), known.map(([at]) => Math.log(at)), known.map(([, psnr]) => psnr))
+}
+
 /** The smallest budget on a curve of at least one point whose expected error is at most `target`; `total` if none is. */
 export function smallestBudget(curve, total, target) {
   const last = curve.at(-1)[0]

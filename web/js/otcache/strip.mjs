@@ -1,21 +1,23 @@
 // The element of a strip: built once, afterwards only attributes and texts change, and only those that differ.
 import * as layout from "./layout.mjs"
-import { BY_ERROR, chosenBudget, expectedError, judged, scheduleAt } from "./schedule.mjs"
-import { budgetFoot, budgetLabel, runLabels } from "./words.mjs"
+import { BY_ERROR, chosenBudget, expectedError, expectedPsnr, judged, scheduleAt } from "./schedule.mjs"
+import { budgetFoot, budgetLabel, runLabels, scheduleFoot } from "./words.mjs"
 
 const SVG = "http://www.w3.org/2000/svg"
 const PATHS = ["curve", "dots", "bars", "skip", "run", "now", "axis", "target", "marker", "line", "points", "ring"]
 const CHROME = 54 // the lines of text and the padding
+const PLOTS = { budget: layout.BUDGET_HEIGHT, run: layout.RUN_HEIGHT, schedule: layout.RUN_HEIGHT }
+const MORE = { schedule: 48 } // further lines of text
 const KEY = '<svg viewBox="0 0 9 10"><path class="run" d="M0 0h8v10h-8z"/></svg>'
 const KEY_SKIP = '<svg class="second" viewBox="0 0 9 10"><path class="skip" d="M.5 2.5h7v5h-7z"/></svg>'
 
-/** Height of a strip's element in CSS pixels. kind: "budget" or "run". */
+/** Height of a strip's element in CSS pixels. kind: "budget", "run" or "schedule". */
 export function heightOf(kind) {
-  return CHROME + (kind === "budget" ? layout.BUDGET_HEIGHT : layout.RUN_HEIGHT)
+  return CHROME + PLOTS[kind] + (MORE[kind] ?? 0)
 }
 
 /**
- * One strip. kind: "budget" (a slider) or "run" (a picture of what ran). words: of words.mjs. ask() says what the widgets ask
+ * One strip. kind: "budget" (a slider), "run" (a picture of what ran) or "schedule" (of what was loaded). words: of words.mjs. ask() says what the widgets ask
  * for (see `chosenBudget`) and is called whenever a budget strip is drawn; setBudget(value) is called for keys.
  * `data` is what the node sent, or null.
  */
@@ -30,7 +32,7 @@ export class Strip {
     this.width = 0 // of the plot; kept, for asking would make the browser lay out the page
     this.still = null // what stays while the budget moves
     this.element = document.createElement("div")
-    this.element.className = "otcache-strip empty"
+    this.element.className = `otcache-strip ${kind} empty`
     this.element.tabIndex = 0
     this.element.style.minHeight = this.element.style.maxHeight = `${heightOf(kind)}px`
     this.element.setAttribute("role", kind === "budget" ? "slider" : "img")
@@ -41,7 +43,9 @@ export class Strip {
     this.label = part("label")
     this.foot = part("foot")
     for (const line of [this.label, this.foot]) line.append("")
-    part("hint").textContent = kind === "budget" ? words.first : words.firstReport
+    this.hint = part("hint")
+    this.first = { budget: words.first, run: words.firstReport, schedule: words.firstSchedule }[kind] // said before there are data
+    this.hint.textContent = this.first
     const [runs, predicted] = words.legend
     part("key").innerHTML = KEY
     part("key").append(runs)
@@ -49,12 +53,12 @@ export class Strip {
     part("key").append(predicted)
     this.plot = document.createElementNS(SVG, "svg")
     this.plot.setAttribute("class", "plot")
-    this.plot.setAttribute("height", kind === "budget" ? layout.BUDGET_HEIGHT : layout.RUN_HEIGHT)
+    this.plot.setAttribute("height", PLOTS[kind])
     this.paths = Object.fromEntries(PATHS.map((name) => [name, this.path(name)]))
     this.shapes = {} // as drawn
     this.labels = [] // the ticks' elements
     this.element.insertBefore(this.plot, this.foot)
-    this.describe(kind === "budget" ? words.first : words.firstReport)
+    this.describe(this.first)
     if (kind === "budget") this.element.addEventListener("keydown", (event) => this.key(event, setBudget))
     new ResizeObserver(([{ contentRect }]) => this.resize(contentRect.width)).observe(this.element)
   }
@@ -73,9 +77,10 @@ export class Strip {
 
   /** Take what a node sent, and draw it. */
   take(data) {
-    this.data = data
+    this.data = data?.problem ? null : data
     this.still = null
-    this.element.classList.toggle("empty", !data)
+    this.hint.textContent = data?.problem ?? this.first
+    this.element.classList.toggle("empty", !this.data)
     this.show(-1)
   }
 
@@ -90,6 +95,7 @@ export class Strip {
     this.now = now
     if (!this.data || this.width < 40) return
     if (this.data.kind === "budget") this.showBudget()
+    else if (this.data.kind === "schedule") this.showSchedule()
     else this.showRun()
   }
 
@@ -121,7 +127,7 @@ export class Strip {
     })
     const foot = budgetFoot(words, {
       asked, missed: chosen.missed, total: cells, error, isMeasured, isFull: source === "full", metric: data.metric,
-      calibrated: points.length > 0, warning: data.warning,
+      psnr: expectedPsnr(data, this.budget), calibrated: points.length > 0, warning: data.warning,
     })
     const list = steps.map((step) => step + 1).join(words.and)
     this.write(budgetLabel(words, this.budget, cells, asked.choose), foot, words.steps(list))
@@ -136,6 +142,14 @@ export class Strip {
       this.still = { target, points, plot, sigma: layout.sigmaCurve(data.sigmas, width) }
     }
     return this.still
+  }
+
+  showSchedule() {
+    const { data, words, width, cells } = this
+    const { curve, dots } = layout.sigmaCurve(data.sigmas, width)
+    const steps = data.computed.flatMap((runs, i) => (runs ? [i] : []))
+    this.draw({ ...layout.cells(data.computed, width), curve, dots: dots(steps) })
+    this.write(budgetLabel(words, steps.length, cells), scheduleFoot(words, data))
   }
 
   showRun() {
@@ -180,7 +194,7 @@ export class Strip {
   }
 
   describe(text) {
-    this.element.setAttribute("aria-label", `OTCache ${this.kind === "budget" ? this.words.name : this.words.report}. ${text}`)
+    this.element.setAttribute("aria-label", `OTCache ${this.words.names[this.kind]}. ${text}`)
     if (this.kind === "budget") this.element.setAttribute("aria-valuetext", text)
   }
 

@@ -1,9 +1,11 @@
 // All sentences of the strips, in English and Chinese.
 import { ANCHOR_NOT_BELOW, BY_ERROR, BY_HAND, BY_SPEEDUP, NOT_CALIBRATED } from "./schedule.mjs"
 
+const LATENT = "expected latent error" // of otcache_core/calibration/solving.py
+const APART = [25, 35] // dB, as the help page of OT Compare says
+
 const en = {
-  name: "Budget strip",
-  report: "Report strip",
+  names: { budget: "Budget strip", run: "Report strip", schedule: "Schedule strip" },
   evaluations: (b, n) => `${b} of ${n} evaluation${n === 1 ? "" : "s"}`,
   upTo: (x) => `up to ${x}x`,
   ideal: (x) => `${x}x ideal`,
@@ -12,6 +14,9 @@ const en = {
   legend: ["model runs", "predicted"],
   measuredError: (e, metric) => `error ${e} (${metric}, measured in calibration)`,
   expectedError: (e, metric) => `error about ${e} (${metric}, between measured budgets)`,
+  quality: (db, apart, e, isMeasured) => `about ${db} dB, ${apart}; error ${e}${isMeasured ? " (measured)" : ""}`,
+  apart: ["differs at a glance", "differs in details", "hard to tell apart"],
+  latentError: (percent) => `latent about ${percent} % off, by what was learnt`,
   unknownError: "error not measured at this budget",
   fullError: "no error: the full run",
   noCalibration: "no calibration here: the error is not known",
@@ -30,13 +35,20 @@ const en = {
   beyond: (b, n) => `more than the ${n} steps: ${b} counts as ${n}`,
   [NOT_CALIBRATED]: (n) => [`No error was measured on these ${n} steps`, "choose by hand or by speed-up"],
   [ANCHOR_NOT_BELOW]: () => ["The anchor's budget is not below the reference's", "connect another anchor"],
+  made: ({ model, sampler, scheduler, shift }) => [
+    model ? `made for ${model}` : "does not say for which model", sampler, scheduler, shift && `shift ${shift}`,
+  ].filter(Boolean).join(", "),
+  carries: ([low, high]) => `carries the budgets ${low} to ${high}`,
+  firstSchedule: "Another node gives the name: what is loaded is not known here.",
+  firstSaved: "After a run: where the schedule was saved.",
+  firstCompared: "After a run: how far the pictures are apart, and the pictures.",
+  saved: (path) => `saved: ${path}`,
   steps: (list) => `The model runs at steps ${list}.`,
   and: ", ",
 }
 
 const zh = {
-  name: "预算条",
-  report: "报告条",
+  names: { budget: "预算条", run: "报告条", schedule: "调度条" },
   evaluations: (b, n) => `${n} 步中计算 ${b} 次`,
   upTo: (x) => `最多快 ${x} 倍`,
   ideal: (x) => `理想 ${x} 倍`,
@@ -45,6 +57,9 @@ const zh = {
   legend: ["运行模型", "预测"],
   measuredError: (e, metric) => `误差 ${e}（${metric}，校准时测得）`,
   expectedError: (e, metric) => `误差约 ${e}（${metric}，由相邻预算推算）`,
+  quality: (db, apart, e, isMeasured) => `约 ${db} dB，${apart}；误差 ${e}${isMeasured ? "（测得）" : ""}`,
+  apart: ["一眼可见差异", "细节有差异", "难以分辨"],
+  latentError: (percent) => `潜变量约偏差 ${percent} %，由学习推算`,
   unknownError: "此预算的误差未测量",
   fullError: "无误差：完整运行",
   noCalibration: "没有校准数据：误差未知",
@@ -63,6 +78,14 @@ const zh = {
   beyond: (b, n) => `超过 ${n} 步：${b} 按 ${n} 计`,
   [NOT_CALIBRATED]: (n) => [`这 ${n} 步上没有测得误差`, "请选择手动（by hand）或按加速（by speed-up）"],
   [ANCHOR_NOT_BELOW]: () => ["锚点的预算不小于参考的预算", "请连接另一个锚点"],
+  made: ({ model, sampler, scheduler, shift }) => [
+    model ? `为 ${model} 制作` : "未注明所属模型", sampler, scheduler, shift && `shift ${shift}`,
+  ].filter(Boolean).join("，"),
+  carries: ([low, high]) => `包含预算 ${low} 到 ${high}`,
+  firstSchedule: "名称由另一个节点给出：此处不知道加载的是什么。",
+  firstSaved: "运行后：此处显示调度表保存的位置。",
+  firstCompared: "运行后：此处显示图像的差异以及图像。",
+  saved: (path) => `已保存：${path}`,
   steps: (list) => `模型运行于第 ${list} 步。`,
   and: "，",
 }
@@ -90,10 +113,10 @@ export function budgetLabel(words, budget, total, choose) {
 }
 
 /**
- * The line below it. error: a number or null; isMeasured: whether the calibration judged this budget itself; missed: whether
- * the target was not met. warning: what speaks against the two schedules, or "".
+ * The line below it. error: a number or null; psnr: in dB, or null; isMeasured: whether the calibration judged this budget
+ * itself; missed: whether the target was not met. warning: what speaks against the two schedules, or "".
  */
-export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, calibrated, warning }) {
+export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, psnr, calibrated, warning }) {
   if (warning) return words.warning(warning)
   if (missed) return asked.choose === BY_ERROR ? words.notThatGood(asked.target_error) : words.notThatFast(total)
   if (asked.choose === BY_HAND && asked.budget > total) return words.beyond(asked.budget, total)
@@ -101,6 +124,9 @@ export function budgetFoot(words, { asked, missed, total, error, isMeasured, isF
   if (!calibrated) return words.noCalibration
   if (error === null) return words.unknownError
   const shown = Number(error.toPrecision(3))
+  if (metric === LATENT) return words.latentError(Number((100 * error).toPrecision(2)))
+  const db = psnr === null && metric === "rmse" ? -20 * Math.log10(error) : psnr
+  if (db !== null) return words.quality(Math.round(db), words.apart[APART.filter((least) => db >= least).length], shown, isMeasured)
   return isMeasured ? words.measuredError(shown, metric) : words.expectedError(shown, metric)
 }
 
@@ -131,4 +157,17 @@ export function runLabels(words, run) {
   if (run.extra) notes.push(words.extra(run.extra))
   const foot = notes.length ? notes : [run.level === "blocks" ? words.blocks : words.timing]
   return { head: head.join(words.and), foot: foot.join(words.and) }
+}
+
+/** What stands below the strip of a schedule that was loaded, a line each. */
+export function scheduleFoot(words, { budgets, source, ...made }) {
+  return [words.made(made), budgets && words.carries(budgets), source].filter(Boolean).join("\n")
+}
+
+/** The lines of a note. data: what OT Save Schedule or OT Compare sent. */
+export function noteText(words, data) {
+  if (data.kind === "compared") return data.text
+  const { path, steps, budget, budgets, model } = data
+  return [words.saved(path), words.evaluations(budget, steps), budgets && words.carries(budgets), words.made({ model })]
+    .filter(Boolean).join("\n")
 }
