@@ -113,12 +113,16 @@ def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **
     )  # fmt: skip
 
 
-def reference_schedule(generator: Generator, observed: Observed, settings: Settings = Settings()) -> Schedule:  # noqa: B008
+def reference_schedule(
+    generator: Generator, observed: Observed, settings: Settings = Settings(), progress: Progress | None = None,  # noqa: B008
+) -> Schedule:  # fmt: skip
     """The best of the graphs' paths at the reference budget by the final latents' RMSE, which needs no decoder.
 
     What it spends is entered in `observed`. Raises `OTCacheError` for settings that do not fit the grid.
     """
     check_budget(settings.reference_budget, len(observed.sigmas) - 1, "reference budget")
+    if progress:
+        progress("reference", 0, 1, "")
     meter = Meter(generator, observed.cases, observed.evaluations)
     scorer = Scorer(Latents(meter.generator), observed.cases, observed.trajectories, "rmse")
     names = (*GUARDED, STATE_AWARE)
@@ -126,6 +130,8 @@ def reference_schedule(generator: Generator, observed: Observed, settings: Setti
     schedule = describe(settings, observed, "reference", steps, scorer.final_rows(steps), metric="latent rmse", score=score)
     meter.lap("reference")
     observed.evaluations = meter.stages
+    if progress:
+        progress("reference", 1, 1, "")
     return schedule
 
 
@@ -153,7 +159,10 @@ def prepare(
     settings.check(len(observed.sigmas) - 1)
     cases, grid = observed.cases, observed.sigmas
     meter = Meter(generator, cases, observed.evaluations)
+    progress = progress or (lambda *_: None)
+    progress("pictures", 0, 1, "")
     scorer = Scorer(meter.generator, cases, observed.trajectories, settings.metric)
+    progress("pictures", 1, 1, "")
     if settings.memory is not None:
         scorer.memo = memo_of(scorer, settings)
     reference.check_noise(settings.noise)
@@ -165,22 +174,22 @@ def prepare(
         if watch:
             live.search(standing, scorer.picture(standing.steps))
             watch(live)
-        if progress:
-            progress("search", standing.done, standing.wanted, f"best {standing.score:.4g}")
+        progress("search", standing.done, standing.wanted, f"best {standing.score:.4g}")
 
     def guarded_at(done: int, total: int, budget: int, here: Guarded) -> None:
         if watch:
             live.guard(budget, here.score)
             watch(live)
-        if progress:
-            progress("guard", done, total, f"B = {budget}: {here.best.source}")
+        progress("guard", done, total, f"budget {budget}")
 
+    progress("search", 0, settings.trials, "")
     anchor, anchor_score = search_steps(
         scorer, settings.anchor_budget, settings.trials, search_starts(observed.paths, settings.anchor_budget, grid),
         settings.seed, settings.storage, settings.model, searched, settings.identity,
     )  # fmt: skip
     meter.lap("search")
     final = SHARED * (sum(settings.budgets) + len(anchor)) if scorer.fits_some else 0
+    progress("guard", 0, 2 * len(settings.budgets), "")
     begin, allowance = meter.total, settings.allowance * (len(grid) - 1) - final - meter.total
     guarded = guard(
         scorer, anchor, reference.compute_steps, observed.paths, observed.costs, settings.budgets,
@@ -189,18 +198,19 @@ def prepare(
     meter.lap("guard")
     parents = (f"anchor-{len(anchor)}", f"reference-{reference.budget}")
     schedules = {}
+    progress("final weights", 0, len(guarded) + 1, "")
     for number, (budget, here) in enumerate(guarded.items(), 1):
         schedules[budget] = describe(
             settings, observed, "interpolated", here.best.steps, scorer.final_rows(here.best.steps),
             metric=settings.metric, score=here.score, parents=parents, provenance=here.best.source,
         )  # fmt: skip
-        if progress:
-            progress("final weights", number, len(guarded), f"B = {budget}")
+        progress("final weights", number, len(guarded) + 1, f"budget {budget}")
     anchor_schedule = describe(
         settings, observed, "anchor", anchor, scorer.final_rows(anchor),
         metric=settings.metric, score=anchor_score, prepared=tuple(schedules.values()),
     )  # fmt: skip
     meter.lap("final weights")
+    progress("final weights", len(guarded) + 1, len(guarded) + 1, f"budget {len(anchor)}")
     return Calibrated(
         reference, anchor_schedule, schedules,
         {budget: here.candidates[0].steps for budget, here in guarded.items()},
@@ -217,4 +227,4 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     settings.check(len(sigmas) - 1)
     most = max(*settings.budgets, settings.reference_budget, settings.anchor_budget)
     observed = observe(generator, cases, sigmas, settings.gamma, progress, most=most)
-    return prepare(generator, observed, reference_schedule(generator, observed, settings), settings, progress)
+    return prepare(generator, observed, reference_schedule(generator, observed, settings, progress), settings, progress)

@@ -18,7 +18,7 @@ from .guard import STATE_AWARE
 from .inner_products import Recorded, recorded
 from .same_model import SAME
 
-# progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.
+# progress(stage, done, total, note) is called when a stage begins and after every unit of its work; raising in it interrupts.
 Progress = Callable[[str, int, int, str], None]
 Paths = dict[str, dict[int, tuple[int, ...]]]  # each a `Solved`
 
@@ -95,6 +95,8 @@ def record_cases(
     except ValueError as error:
         raise OTCacheError(f"{error}.") from None
     spool = Spool()
+    if progress:
+        progress("record", 0, len(cases), "")
     for number, case in enumerate(cases, 1):
         path = folder and Path(folder) / f"{number}.safetensors"
         found = _kept(path, generator, case, sigmas) if path and path.exists() else None
@@ -153,6 +155,8 @@ def graph_paths(
     of every part of it.
     """
     done, total = 0, 2 * seen.steps + most
+    if progress:
+        progress("graphs", 0, total, "")
 
     def tick() -> None:
         nonlocal done
@@ -190,7 +194,11 @@ def observe(
     trajectories = record_cases(meter.generator, cases, sigmas, progress, folder)
     meter.lap("record")
     few = min(GROWTH_CASES, len(cases))
+    if progress:
+        progress("error growth", 0, 1, "")
     kappa = measure_growth(meter.generator, cases[:few], [trajectories[i] for i in range(few)])
+    if progress:
+        progress("error growth", 1, 1, "")
     meter.lap("error growth")
     most = min(most, len(trajectories[0].sigmas) - 1)
     paths, costs = graph_paths(recorded(trajectories), kappa, most, gamma, progress)

@@ -5,6 +5,7 @@ evaluations. So the state at the k-th compute step depends on the first k steps 
 share that part of the run. `CachedRun` walks the same path step by step; a test holds them together.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,25 +49,42 @@ class Generator(Protocol):
 class Counted:
     """A generator that counts model evaluations, one for each case and sigma, and calls `tick` so that work can stop.
 
-    Raising in `tick` interrupts between two evaluations; whatever was stored until then stays.
+    Raising in `tick` interrupts between two evaluations; whatever was stored until then stays. seconds: spent in evaluations;
+    decoded: pictures.
     """
 
     def __init__(self, generator: Generator, tick: Callable[[int], None] | None = None):
         self.generator, self.layout = generator, layout_of(generator)
-        self.evaluations = 0
+        self.evaluations, self.decoded, self.seconds, self._made = 0, 0, 0.0, 0
+        self._first: tuple[int, float] | None = None  # cases and seconds of the first call, which may load or compile
         self.tick = tick
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds an evaluation takes, None before the first is made; that one counts only while it is the only one."""
+        if self._first is None:
+            return None
+        cases, seconds = self._first
+        further = self._made - cases
+        return (self.seconds - seconds) / further if further else seconds / cases
 
     def noise(self, case):
         return self.generator.noise(case)
 
     def decode(self, x):
+        self.decoded += len(x)
         return self.generator.decode(x)
 
     def velocity(self, x, sigma, cases):
         self.evaluations += len(cases)
         if self.tick:
             self.tick(self.evaluations)
-        return self.generator.velocity(x, sigma, cases)
+        begin = time.perf_counter()
+        found = self.generator.velocity(x, sigma, cases)
+        took = time.perf_counter() - begin
+        self.seconds, self._made = self.seconds + took, self._made + len(cases)
+        self._first = self._first or (len(cases), took)
+        return found
 
 
 def layout_of(generator: Generator) -> Layout | None:
