@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from pathlib import Path
 
 from ..errors import OTCacheError
-from .same_model import RUNS, Signature, alike, digest
+from .same_model import RUNS, Signature, name_of_model
 
 
 class Memo:
@@ -66,10 +66,8 @@ def model_memo(folder: str | Path, name: str, runs: Signature) -> Memo:
 
     Raises `OTCacheError` when it cannot be written.
     """
-    for path in sorted(Path(folder).glob(f"{name}-*.jsonl")):
-        if alike(_first(path), runs):
-            return Memo(path)
-    memo = Memo(Path(folder) / f"{name}-{digest(runs)}.jsonl")
+    known = ((path.stem, _first(path)) for path in sorted(Path(folder).glob(f"{name}-*.jsonl")))
+    memo = Memo(Path(folder) / f"{name_of_model(name, runs, known)}.jsonl")
     if memo.get(RUNS) is None:
         memo.put(RUNS, runs)
     return memo

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,12 +107,16 @@ def record(generator: Generator, case, sigmas: np.ndarray) -> Trajectory:
 
 def sample(generator: Generator, cases: Sequence, schedule: Schedule) -> torch.Tensor:
     """Final latents [n, *latent] of cached Euler runs driven step by step by `CachedRun`, as a sampler node does it."""
-    run = CachedRun(schedule, layout_of(generator))
+    return drive(CachedRun(schedule, layout_of(generator)), generator, cases)
+
+
+def drive(run: CachedRun, generator: Generator, cases: Sequence) -> torch.Tensor:
+    """Final latents [n, *latent] of `cases` in Euler steps under `run`, which is told the latents too."""
     x = torch.stack([generator.noise(case) for case in cases])
-    for step, (sigma, following) in enumerate(zip(schedule.sigmas[:-1], schedule.sigmas[1:], strict=True)):
+    for step, (sigma, following) in enumerate(pairwise(run.sigmas.tolist())):
         if run.computes(step):
             d = generator.velocity(x, sigma, cases)
-            run.observe(step, d)
+            run.observe(step, d, x)
         else:
             d = run.predict(step)
         x = x + d * (following - sigma)
