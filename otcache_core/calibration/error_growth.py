@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from ..sampling.predictors import RIDGE, solve_ridge
 from ..schedules.extrapolation import PRIOR_DAMPING, extrapolated_displacements
 from ..schedules.schedule import HISTORY, check_budget
-from .inner_products import Recorded
+from .inner_products import GramData
 
 BEAM = 4
 
@@ -52,7 +52,7 @@ def output_gains(sigmas: np.ndarray, kappa: np.ndarray) -> np.ndarray:
 
 
 def state_aware_paths(
-    recorded: Recorded,
+    recorded: GramData,
     kappa: np.ndarray,
     budgets,
     ridge: float = RIDGE,
@@ -114,7 +114,7 @@ class Partial(NamedTuple):
         return Partial((*self.path, j), error, np.vstack([seen, self.history])[:HISTORY])
 
 
-def segment_scores(recorded: Recorded, partial: Sequence[Partial], ridge: float):
+def segment_scores(recorded: GramData, partial: Sequence[Partial], ridge: float):
     """How far each of `partial` is from the recorded runs when it predicts up to each step j, all of equal length.
 
     Returns (weights, scores): float64 [n, N + 1, m] of the evaluations, as displacements, and float64 [n, N + 1], the mean

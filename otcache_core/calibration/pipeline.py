@@ -12,12 +12,12 @@ from ..schedules.schedule import Schedule, check_budget, make_schedule
 from ..schedules.transport import budget_to_lambda
 from .guard import GUARDED, STATE_AWARE, Candidate, Guarded, guard
 from .live import Live
-from .memo import Memo, model_memo
+from .measurement_log import MeasurementLog, model_log
 from .metrics import DEFAULT, check_metric
 from .places import Place
 from .recording import Meter, Observed, Paths, Progress, observe
 from .scoring import Scorer
-from .search import Standing, search_steps
+from .search import SearchState, search_steps
 from .study import study_name
 
 BUDGETS = range(5, 26)
@@ -128,19 +128,19 @@ def reference_schedule(
     names = (*GUARDED, STATE_AWARE)
     steps, score = scorer.choose([observed.paths[name][settings.reference_budget] for name in names])
     schedule = describe(settings, observed, "reference", steps, scorer.final_rows(steps), metric="latent rmse", score=score)
-    meter.lap("reference")
+    meter.end_stage("reference")
     observed.evaluations = meter.stages
     if progress:
         progress("reference", 1, 1, "")
     return schedule
 
 
-def memo_of(scorer: Scorer, settings: Settings) -> Memo:
+def log_of(scorer: Scorer, settings: Settings) -> MeasurementLog:
     """What has been measured of this model in the folder `settings.memory`."""
     name = study_name(scorer, 0, settings.model, settings.identity)
     if settings.identity:
-        return Memo(Path(settings.memory) / f"{name}.jsonl")
-    return model_memo(settings.memory, name, scorer.signature)
+        return MeasurementLog(Path(settings.memory) / f"{name}.jsonl")
+    return model_log(settings.memory, name, scorer.signature)
 
 
 def prepare(
@@ -164,13 +164,13 @@ def prepare(
     scorer = Scorer(meter.generator, cases, observed.trajectories, settings.metric)
     progress("pictures", 1, 1, "")
     if settings.memory is not None:
-        scorer.memo = memo_of(scorer, settings)
+        scorer.log = log_of(scorer, settings)
     reference.check_noise(settings.noise)
     reference = retime(reference, grid)
     if watch:
         live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, scorer.full_picture)
 
-    def searched(standing: Standing) -> None:
+    def searched(standing: SearchState) -> None:
         if watch:
             live.search(standing, scorer.picture(standing.steps))
             watch(live)
@@ -187,7 +187,7 @@ def prepare(
         scorer, settings.anchor_budget, settings.trials, search_starts(observed.paths, settings.anchor_budget, grid),
         settings.seed, settings.storage, settings.model, searched, settings.identity,
     )  # fmt: skip
-    meter.lap("search")
+    meter.end_stage("search")
     final = SHARED * (sum(settings.budgets) + len(anchor)) if scorer.fits_some else 0
     progress("guard", 0, 2 * len(settings.budgets), "")
     begin, allowance = meter.total, settings.allowance * (len(grid) - 1) - final - meter.total
@@ -195,7 +195,7 @@ def prepare(
         scorer, anchor, reference.compute_steps, observed.paths, observed.costs, settings.budgets,
         guarded_at, lambda share: begin + share * allowance - meter.total,
     )  # fmt: skip
-    meter.lap("guard")
+    meter.end_stage("guard")
     parents = (f"anchor-{len(anchor)}", f"reference-{reference.budget}")
     schedules = {}
     progress("final weights", 0, len(guarded) + 1, "")
@@ -209,7 +209,7 @@ def prepare(
         settings, observed, "anchor", anchor, scorer.final_rows(anchor),
         metric=settings.metric, score=anchor_score, prepared=tuple(schedules.values()),
     )  # fmt: skip
-    meter.lap("final weights")
+    meter.end_stage("final weights")
     progress("final weights", len(guarded) + 1, len(guarded) + 1, f"budget {len(anchor)}")
     return Calibrated(
         reference, anchor_schedule, schedules,

@@ -9,7 +9,7 @@ import torch
 
 SAME = 1e-3  # relative; on the demo model guidance 7.49 for 7.5 changes velocities half-way by 1.5e-3 to 3e-3
 SAMPLES = 16
-RUNS = "full runs"  # the name under which a study and a memo keep the signature of their model
+RUNS = "full runs"  # the name under which a study and a log keep the signature of their model
 GOLDEN = 0.5 * (5**0.5 - 1)
 
 Signature = list[list[list[float]]]  # [case][part][sample]

@@ -37,7 +37,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SearchState:
     """How a search stands: the finished trials in order, those of earlier sessions included, how many are wanted, the best."""
 
     trials: tuple[Trial, ...]
@@ -97,7 +97,7 @@ def search_steps(
     seed: int = 0,
     storage: str | Place | None = None,
     context: str = "",
-    progress: Callable[[Standing], None] | None = None,
+    progress: Callable[[SearchState], None] | None = None,
     identity: str = "",
 ) -> tuple[tuple[int, ...], float]:
     """The best B compute steps found in `trials` trials, and their score (geometric mean distance).
@@ -170,7 +170,7 @@ def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, star
     def tell() -> None:
         if progress and count(complete):
             ended = study.get_trials(deepcopy=False, states=finished)[wasted:]
-            progress(Standing(tuple(map(outcome, ended)), trials, *best()))
+            progress(SearchState(tuple(map(outcome, ended)), trials, *best()))
 
     tell()
     while (number := count(finished) - wasted) < trials:

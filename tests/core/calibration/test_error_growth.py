@@ -9,7 +9,7 @@ from strategies import step_sets
 
 from otcache_core.calibration import inner_products
 from otcache_core.calibration.error_growth import Partial, growth_rates, output_gains, segment_scores, state_aware_paths
-from otcache_core.calibration.inner_products import Recorded
+from otcache_core.calibration.inner_products import GramData
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.predictors import RIDGE
 from otcache_core.sampling.rollout import Rollouts, record, sample
@@ -49,7 +49,7 @@ def recordings(generator, cases=(1, 2), sigmas=SIGMAS):
 def rollout(generator, steps, runs, cases=(1, 2), kind="hold", sigmas=SIGMAS):
     """(x, d, recorded x, recorded d) at each compute step of a cached run, as `growth_rates` takes them."""
     rollouts = Rollouts(generator, cases, runs, Predictor(kind=kind))
-    nodes = [rollouts.node(steps[: k + 1]) for k in range(len(steps))]
+    nodes = [rollouts.state_at(steps[: k + 1]) for k in range(len(steps))]
     full = [[torch.stack([getattr(run, name)[step] for run in runs]) for step in steps] for name in "xd"]
     return [node.x for node in nodes], [node.d[0] for node in nodes], *full
 
@@ -194,7 +194,7 @@ def test_paths_are_judged_by_the_geometric_mean_over_cases(seed):
     random = np.random.default_rng(seed)
     velocities = random.normal(size=(3, 7, 9)) * np.array([1.0, 30.0, 1000.0])[:, None, None]
     grams = velocities @ velocities.transpose(0, 2, 1) / 9
-    recorded = Recorded(np.linspace(1, 0, 8), grams, grams[None])
+    recorded = GramData(np.linspace(1, 0, 8), grams, grams[None])
     kappa = random.normal(size=7)
     candidates = [(0, *rest) for rest in combinations(range(1, 7), 2)]
     errors = np.array([recorded.mean_squares(simulate(recorded, kappa, path)) for path in candidates])
