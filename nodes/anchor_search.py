@@ -144,10 +144,12 @@ def plot(anchor, reference):
 
 def summary(found, cases: int) -> str:
     """What was found and spent, as a table in plain text."""
+    from .host.run_report import counted
+
     anchor = found.anchor
-    spent = sum(found.evaluations.values())
+    spent, judged = sum(found.evaluations.values()), counted(cases, "case")
     lines = [
-        f"Anchor: {anchor.budget} of {anchor.steps} evaluations, {anchor.metric} {anchor.score:.4g} over {cases} cases.",
+        f"Anchor: {anchor.budget} of {anchor.steps} evaluations, {anchor.metric} {anchor.score:.4g} over {judged}.",
         f"Cost: {spent:.0f} evaluations a case, {spent / anchor.steps:.1f} full runs ("
         + ", ".join(f"{stage} {count:.0f}" for stage, count in found.evaluations.items()) + ").",
         "budget  up to   error     from",

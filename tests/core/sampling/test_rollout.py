@@ -169,8 +169,8 @@ def test_two_bands_are_fitted_by_default_and_land_nearer_than_one(recording):
 
 
 def test_more_budget_than_the_history_keeps_only_the_history(recording):
-    node = rollouts(recording).node((0, 2, 4, 6, 8))
-    assert len(node.d) == HISTORY and all(len(row) <= HISTORY for row in node.rows)
+    state = rollouts(recording).state_at((0, 2, 4, 6, 8))
+    assert len(state.d) == HISTORY and all(len(row) <= HISTORY for row in state.rows)
 
 
 def test_record_is_plain_euler(recording):
