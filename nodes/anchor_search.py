@@ -24,8 +24,8 @@ class OTAnchorSearch(io.ComfyNode):
             node_id="OTAnchorSearch",
             display_name="OT Anchor Search",
             description="Searches the steps of a very small budget with the finished pictures as judge (Optuna), then "
-            "prepares every budget between it and the reference. States its cost when it starts, can be cancelled at any "
-            "time, and goes on where it stopped when it is queued again.",
+            "prepares every budget between it and the reference. Says how long it will take, can be cancelled at any time, "
+            "and goes on where it stopped when it is queued again.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model that was recorded."),
@@ -71,6 +71,7 @@ class OTAnchorSearch(io.ComfyNode):
     @classmethod
     def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="",
                 download=False) -> io.NodeOutput:  # fmt: skip
+        from ..otcache_core.calibration.forecast import preparing
         from ..otcache_core.calibration.places import find_place, has_password
         from ..otcache_core.calibration.storages import open_storage
         from .host import learned
@@ -78,9 +79,10 @@ class OTAnchorSearch(io.ComfyNode):
         from .host.identity import fingerprint, model_fingerprint
         from .host.known import origin_at
         from .host.lpips_folders import lpips_folders
-        from .host.progress import NodeProgress, duration
+        from .host.progress import NodeProgress
         from .host.suitability import EULER, made_on
 
+        progress = NodeProgress("OT Anchor Search", cls.hidden.unique_id)
         setting, observed = calibration.setting, calibration.observed
         check_anchor(budget, reference.budget)
         own = own_folder()
@@ -103,19 +105,16 @@ class OTAnchorSearch(io.ComfyNode):
             prepare_lpips(lpips_folders(), download)
         cases, steps = len(setting.cases), len(observed.sigmas) - 1
         settings.check(steps)  # what does not fit or is missing is told before the model is loaded
-        most = round((settings.allowance * steps - sum(observed.evaluations.values())) * cases)
-        progress = NodeProgress("OT Anchor Search", cls.hidden.unique_id, most)
-        progress.say(f"at most {most} evaluations, {duration(most * calibration.seconds)}")
         mark = model_fingerprint(model)
 
         def work(generator):
+            progress.follow(generator, calibration.seconds)
             calibration.check(generator, mark)
             return prepare(generator, observed, reference, settings, progress, progress.watch)
 
-        found = run_on_model(model, setting, work, vae, progress.tick)
-        progress.done()
-        if exposed:
-            progress.say(EXPOSED)
+        with progress.work(preparing(cases, steps, settings)):
+            found = run_on_model(model, setting, work, vae, progress.tick)
+            progress.done(f"{budget} to {reference.budget} evaluations" + (f"; but {EXPOSED}" if exposed else ""))
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         with learned.kept_if_possible():
             learned.remember_anchor(key, origin_at(model, EULER, setting.cfg), anchor)
@@ -157,10 +156,12 @@ def decibels(schedule) -> str:
 
 def summary(found, cases: int) -> str:
     """What was found and spent, as a table in plain text."""
+    from .host.run_report import counted
+
     anchor = found.anchor
-    spent = sum(found.evaluations.values())
+    spent, judged = sum(found.evaluations.values()), counted(cases, "case")
     lines = [
-        f"Anchor: {anchor.budget} of {anchor.steps} evaluations. Errors are {anchor.metric}, mean over {cases} cases.",
+        f"Anchor: {anchor.budget} of {anchor.steps} evaluations. Errors are {anchor.metric}, mean over {judged}.",
         f"Cost: {spent:.0f} evaluations a case, {spent / anchor.steps:.1f} full runs ("
         + ", ".join(f"{stage} {count:.0f}" for stage, count in found.evaluations.items()) + ").",
         "budget  up to     PSNR     error  from",

@@ -1,7 +1,6 @@
 """OT Reference Schedule: record full runs of the user's own model and find the best conservative schedule by graph."""
 
 import shutil
-import time
 from pathlib import Path
 
 import comfy.samplers
@@ -84,6 +83,7 @@ class OTReferenceSchedule(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, budget,
                 cases, gamma) -> io.NodeOutput:  # fmt: skip
+        from ..otcache_core.calibration.forecast import observing
         from .host import learned
         from .host.calibration import Calibration, run_on_model
         from .host.identity import model_fingerprint
@@ -92,6 +92,7 @@ class OTReferenceSchedule(io.ComfyNode):
         from .host.setting import make_setting
         from .host.suitability import EULER, made_on
 
+        progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id)
         model = model[0]
         setting = make_setting(model, positive, negative[0], latent_image[0], seed[0], cases[0], steps[0], cfg[0],
                                sampler_name[0], scheduler[0], denoise[0])  # fmt: skip
@@ -102,29 +103,31 @@ class OTReferenceSchedule(io.ComfyNode):
             raise OTCacheError(TOO_LARGE.format(budget[0], len(grid) - 1))
         check_anchors(cls.hidden.prompt, cls.hidden.unique_id, budget[0])
         most = max(budget[0], *STRIPS)  # an anchor's budgets lie below; others are solved when they are asked for
-        progress = NodeProgress("OT Reference Schedule", cls.hidden.unique_id, len(setting.cases) * len(grid) * 2)
         marks = model_fingerprint(model), setting.fingerprint()
         known = of_same_runs(learned.recall(key), origin, grid, setting.layout)
         folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 
         def work(generator):
-            begin = time.perf_counter()
+            progress.follow(generator)
             observed = observe(generator, setting.cases, grid, gamma[0], progress, folder, most)
-            seconds = (time.perf_counter() - begin) / max(generator.evaluations, 1)
             # A calibration teaches as ordinary runs do, and begins with what those have taught.
             few = slice(TAUGHT)
             before = generator.evaluations
+            progress("lesson", 0, 1)
             taught = lesson(generator, setting.cases[few], observed.trajectories[few], origin, known)
             observed.evaluations["lesson"] = (generator.evaluations - before) / len(setting.cases)
             if known:
                 seen = known + taught
                 observed.paths[LEARNT] = Solved(lambda budgets: paths(seen, max(budgets)), budget[0])
-            return observed, reference_schedule(generator, observed, settings), seconds, taught
+            progress("lesson", 1, 1)
+            return observed, reference_schedule(generator, observed, settings, progress), generator.pace, taught
 
-        observed, reference, seconds, taught = run_on_model(model, setting, work, tick=progress.tick)
+        stages = observing(len(setting.cases), len(grid) - 1, most, budget[0], min(TAUGHT, len(setting.cases)))
+        with progress.work(stages):
+            observed, reference, seconds, taught = run_on_model(model, setting, work, tick=progress.tick)
+            progress.done(f"{reference.budget} of {reference.steps} evaluations")
         with learned.kept_if_possible():
             learned.remember(key, taught)
-        progress.done()
         shutil.rmtree(folder, ignore_errors=True)  # finished: from here on ComfyUI keeps the result
         # Whatever sampler gave the grid, weights are fitted to Euler's steps.
         reference = reference.replace(sampler=EULER, scheduler=scheduler[0])

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from ...otcache_core.calibration.same_model import spread
+
 RUN = 32  # elements read of each weight, from its middle on: one page of a file that is mapped into memory
-GOLDEN = 0.5 * (5**0.5 - 1)
 
 
 def own_weights(patcher) -> dict[str, torch.Tensor]:
@@ -65,7 +66,7 @@ def tensor_words(tensor: torch.Tensor, most: int) -> list:
     for part in stored(tensor):
         if not part.is_meta:
             size = part.numel()
-            places = np.arange(size) if size <= most else (np.arange(most) * GOLDEN % 1 * size).astype(np.int64)
+            places = np.arange(size) if size <= most else spread(np.arange(most), size)
             runs.append(_elements(part, places))
     return [str(tensor.dtype), str(tensor.layout), tuple(tensor.shape), hashlib.sha256(b"".join(_to_host(runs))).hexdigest()]
 

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from ..sampling.predictors import RIDGE, solve_ridge
 from ..schedules.extrapolation import PRIOR_DAMPING, extrapolated_displacements
 from ..schedules.schedule import HISTORY, check_budget
-from .inner_products import Recorded
+from .inner_products import GramData
 
 BEAM = 4
 
@@ -52,10 +52,9 @@ def output_gains(sigmas: np.ndarray, kappa: np.ndarray) -> np.ndarray:
 
 
 def state_aware_paths(
-    recorded: Recorded,
+    recorded: GramData,
     kappa: np.ndarray,
     budgets,
-    order: int | None = None,
     ridge: float = RIDGE,
     beam: int = BEAM,
     tick: Callable[[], None] = lambda: None,
@@ -63,9 +62,9 @@ def state_aware_paths(
     """For each budget, compute steps whose *simulated* cached run ends nearest to the recorded one.
 
     Each partial path carries its error as coefficients on the recorded velocities; the velocity seen at an erring latent
-    is d + kappa eps. order None fits each segment's weights as `fitted` does, 0..2 extrapolates. The best `beam` partial
-    paths for each (count, step) survive, judged by the geometric mean over cases of the root mean squared error. `tick` is
-    called for each count up to the largest budget.
+    is d + kappa eps. Each segment's weights are fitted as `fitted` does. The best `beam` partial paths for each (count, step)
+    survive, judged by the geometric mean over cases of the root mean squared error. `tick` is called for each count up to the
+    largest budget.
     """
     steps, budgets = recorded.steps, list(budgets)
     top = max(check_budget(b, steps) for b in budgets)
@@ -73,7 +72,7 @@ def state_aware_paths(
     partial = [Partial.begin(steps)]
     paths = {}
     for count in range(1, top + 1):
-        weights, scores = segment_scores(recorded, partial, order, ridge)
+        weights, scores = segment_scores(recorded, partial, ridge)
         ranking = np.argsort(scores, axis=0, kind="stable")
         if count in budgets:
             paths[count] = partial[ranking[0, steps]].path
@@ -115,21 +114,20 @@ class Partial(NamedTuple):
         return Partial((*self.path, j), error, np.vstack([seen, self.history])[:HISTORY])
 
 
-def segment_scores(recorded: Recorded, partial: Sequence[Partial], order: int | None, ridge: float):
+def segment_scores(recorded: GramData, partial: Sequence[Partial], ridge: float):
     """How far each of `partial` is from the recorded runs when it predicts up to each step j, all of equal length.
 
     Returns (weights, scores): float64 [n, N + 1, m] of the evaluations, as displacements, and float64 [n, N + 1], the mean
     over cases of the log of the mean squared error, inf where j does not come after the path's last step.
     """
-    degree, damping = (1, PRIOR_DAMPING) if order is None else (order, 1.0)
     starts = np.array([p.path[-1] for p in partial])
     basis = np.stack([p.history for p in partial])
     # x_j - x_0 minus these is what a segment has to move by.
     offsets = recorded.travelled[starts] + np.stack([p.error for p in partial])
-    weights = np.zeros((len(partial), recorded.steps + 1, basis.shape[1]))
+    prior = np.zeros((len(partial), recorded.steps + 1, basis.shape[1]))
     for row, (path, _, history) in enumerate(partial):
         past = recorded.sigmas[list(path[::-1][: len(history)])]
-        weights[row, path[-1] + 1 :] = extrapolated_displacements(past, recorded.sigmas[path[-1] :], degree, damping)
+        prior[row, path[-1] + 1 :] = extrapolated_displacements(past, recorded.sigmas[path[-1] :], 1, PRIOR_DAMPING)
     products = recorded.products
     both = np.concatenate([basis, offsets[:, None]], axis=1)
     inner = both @ products.velocities[:, None] @ both.swapaxes(1, 2)  # [cases, n, m + 1, m + 1]
@@ -137,10 +135,9 @@ def segment_scores(recorded: Recorded, partial: Sequence[Partial], order: int | 
     moments = ends[:, :, :-1] - inner[:, :, :-1, -1:]
     squares = np.einsum("cjj->cj", products.latents)[:, None] - 2 * ends[:, :, -1] + inner[:, :, -1, -1:]
     grams = inner[:, :, :-1, :-1]
-    if order is None:
-        fitted = solve_ridge(grams.sum(0), moments.sum(0).swapaxes(1, 2), weights, ridge)
-        longer = np.arange(recorded.steps + 1) > starts[:, None] + 1  # a segment of length one has nothing to fit
-        weights = np.where(longer[..., None], fitted, weights)
+    fitted = solve_ridge(grams.sum(0), moments.sum(0).swapaxes(1, 2), prior, ridge)
+    longer = np.arange(recorded.steps + 1) > starts[:, None] + 1  # a segment of length one has nothing to fit
+    weights = np.where(longer[..., None], fitted, prior)
     errors = squares - 2 * (weights * moments.swapaxes(2, 3)).sum(-1) + ((weights @ grams) * weights).sum(-1)
     scores = np.log(np.maximum(errors, 1e-30)).mean(0)
     return weights, np.where(np.arange(recorded.steps + 1) > starts[:, None], scores, np.inf)

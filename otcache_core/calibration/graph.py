@@ -18,7 +18,7 @@ from ..errors import OTCacheError
 from ..sampling.predictors import RIDGE, mean_velocity_step, solve_ridge
 from ..schedules.extrapolation import ORDERS, PRIOR_DAMPING, extrapolated_displacements
 from ..schedules.schedule import HISTORY, Predictor, check_budget
-from .inner_products import Recorded
+from .inner_products import GramData
 
 SPANS = range(7)
 
@@ -39,7 +39,7 @@ def history_of(start: int, previous: int | None) -> list[int]:
 
 
 def edge_errors(
-    recorded: Recorded, start: int, previous: int | None, predictor: Predictor, span: int = 0, ridge: float = RIDGE
+    recorded: GramData, start: int, previous: int | None, predictor: Predictor, span: int = 0, ridge: float = RIDGE
 ) -> np.ndarray:
     """Mean squared displacement error float64 [N - start, cases] of the edges start -> j, on the recorded trajectory.
 
@@ -50,7 +50,7 @@ def edge_errors(
     return history_errors(recorded, start, np.array([history_of(start, previous)]), predictor, ridge)[0]
 
 
-def history_errors(recorded: Recorded, start: int, histories: np.ndarray, predictor: Predictor, ridge: float) -> np.ndarray:
+def history_errors(recorded: GramData, start: int, histories: np.ndarray, predictor: Predictor, ridge: float) -> np.ndarray:
     """`edge_errors` float64 [histories, N - start, cases] for each row of `histories` [histories, m], newest step first.
 
     All of them at once: a graph of 50 steps has 1226, and one by one they take several times as long.
@@ -69,7 +69,7 @@ def history_errors(recorded: Recorded, start: int, histories: np.ndarray, predic
     return np.moveaxis(total, 0, -1)
 
 
-def mean_velocity_segments(recorded: Recorded, start: int, span: int) -> np.ndarray:
+def mean_velocity_segments(recorded: GramData, start: int, span: int) -> np.ndarray:
     """Displacements float64 [N - start, N] that MeanCache's mean velocity with lookback `span` makes (0 and 1 hold)."""
     rows = list(np.eye(recorded.steps)[: start + 1])
     for step in range(start + 1, recorded.steps):
@@ -80,7 +80,7 @@ def mean_velocity_segments(recorded: Recorded, start: int, span: int) -> np.ndar
 
 
 def edge_costs(
-    recorded: Recorded,
+    recorded: GramData,
     predictor: Predictor,
     conditioned: bool = True,
     ridge: float = RIDGE,

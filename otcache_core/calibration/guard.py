@@ -44,15 +44,15 @@ class Guarded:
     def best(self) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.kept)
 
-    def consider(self, scorer: Scorer, proposals: dict[Steps, str], room: float = np.inf) -> None:
+    def consider(self, scorer: Scorer, proposals: dict[Steps, str], remaining: float = np.inf) -> None:
         """Roll out `proposals` (steps to source) against the best so far.
 
-        Only as many are tried as fit into `room` evaluations a case; the geodesic's is tried in any case.
+        Only as many are tried as fit into `remaining` evaluations a case; the geodesic's is tried in any case.
         """
         before = {candidate.steps for candidate in self.candidates}
         new = [Candidate(source, steps) for steps, source in proposals.items() if steps not in before]
         if new:
-            new = new[: max(int(min(room, 1e9) // len(new[0].steps)), not before)]
+            new = new[: max(int(min(remaining, 1e9) // len(new[0].steps)), not before)]
         if not new:
             return
         self.candidates += new
@@ -70,13 +70,13 @@ def guard(
     costs: Costs,
     budgets: Sequence[int],
     progress: Callable[[int, int, int, Guarded], None] | None = None,
-    room: Callable[[float], float] = lambda share: np.inf,
+    remaining: Callable[[float], float] = lambda share: np.inf,
 ) -> dict[int, Guarded]:
     """The guarded choice at every budget, budgets rising and then falling once.
 
     paths: the graphs' own paths by name and budget; costs: the fitted predictor's edge costs. `progress(done, total,
-    budget, found)` is called after every budget of both sweeps. `room(share)` tells how many evaluations a case are left of
-    that share of the guard's allowance: each budget of the rising sweep has its part, so that the large ones are not left
+    budget, found)` is called after every budget of both sweeps. `remaining(share)` tells how many evaluations a case are left
+    of that share of the guard's allowance: each budget of the rising sweep has its part, so that the large ones are not left
     without.
     """
     budgets = sorted(budgets)
@@ -86,20 +86,20 @@ def guard(
         proposals = geodesic_points(anchor, reference, scorer.sigmas, budget)
         for name in (*GUARDED, STATE_AWARE) if budget <= len(reference) else GUARDED:
             proposals.setdefault(paths[name][budget], name)
-        here.consider(scorer, proposals, room(share))
+        here.consider(scorer, proposals, remaining(share))
         if budget - 1 in found:
             inserted = cheapest(costs, with_one_more(found[budget - 1].best.steps, len(costs)))
-            here.consider(scorer, dict.fromkeys(inserted, f"B = {budget - 1}, one step more"), room(share))
+            here.consider(scorer, dict.fromkeys(inserted, f"B = {budget - 1}, one step more"), remaining(share))
         # Once only: refining small budgets for longer fitted the calibration cases and lost on others.
         neighbours = cheapest_neighbours(costs, here.best.steps, NEIGHBOURS)
-        here.consider(scorer, dict.fromkeys(neighbours, "neighbour"), room(share))
+        here.consider(scorer, dict.fromkeys(neighbours, "neighbour"), remaining(share))
         if progress:
             progress(number, 2 * len(budgets), budget, here)
     for number, budget in enumerate(reversed(budgets), 1 + len(budgets)):
         here = found[budget]
         if budget + 1 in found and budget > 1:
             removed = cheapest(costs, with_one_less(found[budget + 1].best.steps))
-            here.consider(scorer, dict.fromkeys(removed, f"B = {budget + 1}, one step less"), room(1.0))
+            here.consider(scorer, dict.fromkeys(removed, f"B = {budget + 1}, one step less"), remaining(1.0))
         if progress:
             progress(number, 2 * len(budgets), budget, here)
     return found

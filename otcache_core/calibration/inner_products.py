@@ -43,7 +43,7 @@ class Products:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class GramData:
     """What the graph needs of the calibration cases: sigmas float64 [N + 1] and Gram matrices float64 [cases, N, N].
 
     bands: the same by band of the latents (`sampling.layout`), float64 [bands, cases, N, N], for fitted weights; they are
@@ -89,13 +89,13 @@ class Recorded:
         return mean_squares(coefficients, self.grams)
 
 
-def recorded(trajectories, bands: int = 2) -> Recorded:
+def recorded(trajectories, bands: int = 2) -> GramData:
     """The Gram matrices of `trajectories`, with bands unless `bands` is 1.
 
     Raises `OTCacheError` for an empty list or grids that differ.
     """
     whole = gram_matrices(trajectories)
-    return Recorded(trajectories[0].sigmas, whole[0], gram_matrices(trajectories, bands) if bands > 1 else whole)
+    return GramData(trajectories[0].sigmas, whole[0], gram_matrices(trajectories, bands) if bands > 1 else whole)
 
 
 def mean_squares(coefficients: np.ndarray, grams: np.ndarray) -> np.ndarray:

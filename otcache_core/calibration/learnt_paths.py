@@ -8,7 +8,7 @@ import numpy as np
 from ..sampling.rollout import FITTED
 from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
 from .graph import edge_costs, peak_suppressed_paths
-from .inner_products import Recorded
+from .inner_products import GramData
 from .ladder import FEW_STEPS
 from .statistics import Statistics
 
@@ -53,7 +53,7 @@ def paths(statistics: Statistics, most: int) -> dict[int, tuple[int, ...]]:
     return graph_paths(statistics.held, statistics.recorded, most, whole=True)
 
 
-def graph_paths(held: bool, recorded: Recorded, most: int, whole: bool) -> dict[int, tuple[int, ...]]:
+def graph_paths(held: bool, recorded: GramData, most: int, whole: bool) -> dict[int, tuple[int, ...]]:
     """`held_paths` where denoised latents are held, else `fitted_paths`."""
     return held_paths(recorded, most) if held else fitted_paths(recorded, most, whole)
 
@@ -68,7 +68,7 @@ def even_steps(budget: int, steps: int) -> tuple[int, ...]:
     return tuple(round(number * last / max(budget - 1, 1)) for number in range(budget))
 
 
-def held_paths(denoised: Recorded, most: int) -> dict[int, tuple[int, ...]]:
+def held_paths(denoised: GramData, most: int) -> dict[int, tuple[int, ...]]:
     """Paths for held denoised latents, from the inner products of recorded ones.
 
     A held one differs from the model's by D_i - D_k at step i, which moves the latent by h_i / sigma_i times that; norms are
@@ -82,7 +82,7 @@ def held_paths(denoised: Recorded, most: int) -> dict[int, tuple[int, ...]]:
     return peak_suppressed_paths(costs, range(1, most + 1), gamma=1.0)
 
 
-def fitted_paths(recorded: Recorded, most: int, whole: bool) -> dict[int, tuple[int, ...]]:
+def fitted_paths(recorded: GramData, most: int, whole: bool) -> dict[int, tuple[int, ...]]:
     """Paths for fitted weights at every budget up to `most`; whole: whether the run begins where the recorded ones did.
 
     Then an error that is made in noise counts less: later evaluations take a part of it back, the more the noisier, unless
@@ -98,7 +98,7 @@ def fitted_paths(recorded: Recorded, most: int, whole: bool) -> dict[int, tuple[
     return peak_suppressed_paths(costs, range(1, most + 1 - len(short)), GAMMA, gains) | found
 
 
-def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
+def within(recorded: GramData, grid: np.ndarray) -> GramData:
     """The part of `recorded` that a run on `grid` goes through, all recorded points of it."""
     span = EDGE * (grid[0] - grid[-1])
     first = int(np.searchsorted(-recorded.sigmas, -grid[0] - span))
@@ -108,10 +108,10 @@ def within(recorded: Recorded, grid: np.ndarray) -> Recorded:
     last = max(last, first + 1)
     part = slice(first, last)
     grams, bands = recorded.grams[:, part, part], recorded.bands[..., part, part]
-    return Recorded(recorded.sigmas[first : last + 1], grams, bands, recorded.weights[part])
+    return GramData(recorded.sigmas[first : last + 1], grams, bands, recorded.weights[part])
 
 
-def at_sigmas(recorded: Recorded, grid: np.ndarray) -> Recorded:
+def at_sigmas(recorded: GramData, grid: np.ndarray) -> GramData:
     """What would have been recorded on `grid` [M + 1], velocities interpolated linearly in sigma."""
     known, count = recorded.sigmas[:-1], recorded.steps
     places = np.interp(-grid[:-1], -known, np.arange(count))
@@ -120,4 +120,4 @@ def at_sigmas(recorded: Recorded, grid: np.ndarray) -> Recorded:
     rows[np.arange(len(places)), lower] = 1 - (places - lower)
     rows[np.arange(len(places)), np.minimum(lower + 1, count - 1)] += places - lower
     moves = rows @ (recorded.weights / np.diff(recorded.sigmas)) * np.diff(grid)
-    return Recorded(grid, rows @ recorded.grams @ rows.T, rows @ recorded.bands @ rows.T, moves)
+    return GramData(grid, rows @ recorded.grams @ rows.T, rows @ recorded.bands @ rows.T, moves)

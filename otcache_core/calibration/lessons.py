@@ -10,7 +10,7 @@ import torch
 from ..errors import NotFiniteError
 from ..sampling.patches import Patches
 from ..sampling.rehearsal import Recording, Rehearsal, summed
-from ..sampling.rollout import Generator
+from ..sampling.rollout import Generator, drive
 from ..sampling.trajectory import Trajectory
 from .ladder import REACH, rehearsed_budgets
 from .learnt_paths import paths
@@ -69,19 +69,6 @@ def lesson(
         recording = Recording(full.sigmas, *kept, patches)
         one = of_recording(recording, origin)
         chosen = rehearsal_steps(one, total or known)
-        one = rehearsed(one, recording, chosen, partial(euler, generator, case), full.x[-1:])
+        one = rehearsed(one, recording, chosen, partial(drive, generator=generator, cases=[case]), full.x[-1:])
         total = one if total is None else total + one
     return total
-
-
-def euler(generator: Generator, case, run) -> torch.Tensor:
-    """The final latent [1, *latent] of `case` under `run`, a `CachedRun`, which is told the latents too."""
-    x = generator.noise(case)[None]
-    for step, (sigma, following) in enumerate(zip(run.sigmas[:-1], run.sigmas[1:], strict=True)):
-        if run.computes(step):
-            d = generator.velocity(x, float(sigma), [case])
-            run.observe(step, d, x)
-        else:
-            d = run.predict(step)
-        x = x + d * float(following - sigma)
-    return x

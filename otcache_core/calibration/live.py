@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .search import Standing, Trial
+from .search import SearchState, Trial
 
 SIDE = 192  # pixels of a picture's longer side
 CUT = 2.0  # times its width: so much of a taller picture, such as frames of a video one below the other, is shown
@@ -24,10 +24,10 @@ class Live:
     def __init__(self, budget: int, steps: int, budgets: Sequence[int], metric: str, full: torch.Tensor):
         self.budget, self.steps, self.budgets, self.metric = budget, steps, budgets, metric
         self.full, self.best = thumbnail(full), None
-        self.standing: Standing | None = None
+        self.standing: SearchState | None = None
         self.errors: dict[int, float] = {}
 
-    def search(self, standing: Standing, picture: torch.Tensor | None) -> None:
+    def search(self, standing: SearchState, picture: torch.Tensor | None) -> None:
         """Take what a trial changed; `picture` is that of the best schedule [3, H, W], if it is at hand."""
         if self.standing is None or standing.steps != self.standing.steps:
             self.best = None if picture is None else thumbnail(picture)

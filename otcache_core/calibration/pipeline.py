@@ -12,12 +12,12 @@ from ..schedules.schedule import Schedule, check_budget, make_schedule
 from ..schedules.transport import budget_to_lambda
 from .guard import GUARDED, STATE_AWARE, Candidate, Guarded, guard
 from .live import Live
-from .memo import Memo, model_memo
+from .measurement_log import MeasurementLog, model_log
 from .metrics import DEFAULT, check_metric
 from .places import Place
 from .recording import Meter, Observed, Paths, Progress, observe
 from .scoring import Scorer
-from .search import Standing, search_steps
+from .search import SearchState, search_steps
 from .study import study_name
 
 BUDGETS = range(5, 26)
@@ -114,28 +114,34 @@ def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **
     )  # fmt: skip
 
 
-def reference_schedule(generator: Generator, observed: Observed, settings: Settings = Settings()) -> Schedule:  # noqa: B008
+def reference_schedule(
+    generator: Generator, observed: Observed, settings: Settings = Settings(), progress: Progress | None = None,  # noqa: B008
+) -> Schedule:  # fmt: skip
     """The best of the graphs' paths at the reference budget by the final latents' RMSE, which needs no decoder.
 
     What it spends is entered in `observed`. Raises `OTCacheError` for settings that do not fit the grid.
     """
     check_budget(settings.reference_budget, len(observed.sigmas) - 1, "reference budget")
+    if progress:
+        progress("reference", 0, 1, "")
     meter = Meter(generator, observed.cases, observed.evaluations)
     scorer = Scorer(Latents(meter.generator), observed.cases, observed.trajectories, "rmse")
     names = (*GUARDED, STATE_AWARE)
     steps, score = scorer.choose([observed.paths[name][settings.reference_budget] for name in names])
     schedule = describe(settings, observed, "reference", steps, scorer.final_rows(steps), metric="latent rmse", score=score)
-    meter.lap("reference")
+    meter.end_stage("reference")
     observed.evaluations = meter.stages
+    if progress:
+        progress("reference", 1, 1, "")
     return schedule
 
 
-def memo_of(scorer: Scorer, settings: Settings) -> Memo:
+def log_of(scorer: Scorer, settings: Settings) -> MeasurementLog:
     """What has been measured of this model in the folder `settings.memory`."""
     name = study_name(scorer, 0, settings.model, settings.identity)
     if settings.identity:
-        return Memo(Path(settings.memory) / f"{name}.jsonl")
-    return model_memo(settings.memory, name, scorer.signature)
+        return MeasurementLog(Path(settings.memory) / f"{name}.jsonl")
+    return model_log(settings.memory, name, scorer.signature)
 
 
 def prepare(
@@ -154,55 +160,59 @@ def prepare(
     settings.check(len(observed.sigmas) - 1)
     cases, grid = observed.cases, observed.sigmas
     meter = Meter(generator, cases, observed.evaluations)
+    progress = progress or (lambda *_: None)
+    progress("pictures", 0, 1, "")
     scorer = Scorer(meter.generator, cases, observed.trajectories, settings.metric)
+    progress("pictures", 1, 1, "")
     if settings.memory is not None:
-        scorer.memo = memo_of(scorer, settings)
+        scorer.log = log_of(scorer, settings)
     reference.check_noise(settings.noise)
     reference = retime(reference, grid)
     if watch:
         live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, scorer.full_picture)
 
-    def searched(standing: Standing) -> None:
+    def searched(standing: SearchState) -> None:
         if watch:
             live.search(standing, scorer.picture(standing.steps))
             watch(live)
-        if progress:
-            progress("search", standing.done, standing.wanted, f"best {standing.score:.4g}")
+        progress("search", standing.done, standing.wanted, f"best {standing.score:.4g}")
 
     def guarded_at(done: int, total: int, budget: int, here: Guarded) -> None:
         if watch:
             live.guard(budget, here.score)
             watch(live)
-        if progress:
-            progress("guard", done, total, f"B = {budget}: {here.best.source}")
+        progress("guard", done, total, f"budget {budget}")
 
+    progress("search", 0, settings.trials, "")
     anchor, anchor_score = search_steps(
         scorer, settings.anchor_budget, settings.trials, search_starts(observed.paths, settings.anchor_budget, grid),
         settings.seed, settings.storage, settings.model, searched, settings.identity,
     )  # fmt: skip
-    meter.lap("search")
+    meter.end_stage("search")
     final = SHARED * (sum(settings.budgets) + len(anchor)) if scorer.fits_some else 0
+    progress("guard", 0, 2 * len(settings.budgets), "")
     begin, allowance = meter.total, settings.allowance * (len(grid) - 1) - final - meter.total
     guarded = guard(
         scorer, anchor, reference.compute_steps, observed.paths, observed.costs, settings.budgets,
         guarded_at, lambda share: begin + share * allowance - meter.total,
     )  # fmt: skip
-    meter.lap("guard")
+    meter.end_stage("guard")
     parents = (f"anchor-{len(anchor)}", f"reference-{reference.budget}")
     schedules = {}
+    progress("final weights", 0, len(guarded) + 1, "")
     for number, (budget, here) in enumerate(guarded.items(), 1):
         schedules[budget] = describe(
             settings, observed, "interpolated", here.best.steps, scorer.final_rows(here.best.steps),
             metric=settings.metric, score=here.score, psnr=scorer.psnr(here.best.steps), parents=parents,
             provenance=here.best.source,
         )  # fmt: skip
-        if progress:
-            progress("final weights", number, len(guarded), f"B = {budget}")
+        progress("final weights", number, len(guarded) + 1, f"budget {budget}")
     anchor_schedule = describe(
         settings, observed, "anchor", anchor, scorer.final_rows(anchor),
         metric=settings.metric, score=anchor_score, psnr=scorer.psnr(anchor), prepared=tuple(schedules.values()),
     )  # fmt: skip
-    meter.lap("final weights")
+    meter.end_stage("final weights")
+    progress("final weights", len(guarded) + 1, len(guarded) + 1, f"budget {len(anchor)}")
     return Calibrated(
         reference, anchor_schedule, schedules,
         {budget: here.candidates[0].steps for budget, here in guarded.items()},
@@ -219,4 +229,4 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     settings.check(len(sigmas) - 1)
     most = max(*settings.budgets, settings.reference_budget, settings.anchor_budget)
     observed = observe(generator, cases, sigmas, settings.gamma, progress, most=most)
-    return prepare(generator, observed, reference_schedule(generator, observed, settings), settings, progress)
+    return prepare(generator, observed, reference_schedule(generator, observed, settings, progress), settings, progress)

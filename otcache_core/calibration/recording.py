@@ -10,15 +10,15 @@ import numpy as np
 
 from ..errors import OTCacheError
 from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, record, stack
-from ..sampling.trajectory import Spool, Trajectory, load_trajectory
+from ..sampling.trajectory import Trajectory, TrajectoryStore, load_trajectory
 from ..schedules.schedule import Predictor, check_sigmas, uniform_steps
 from .error_growth import growth_rates, output_gains, state_aware_paths
 from .graph import Costs, edge_costs, minimax_paths, peak_suppressed_paths
 from .guard import STATE_AWARE
-from .inner_products import Recorded, recorded
+from .inner_products import GramData, recorded
 from .same_model import SAME
 
-# progress(stage, done, total, note) is called after every unit of work; raising in it interrupts.
+# progress(stage, done, total, note) is called when a stage begins and after every unit of its work; raising in it interrupts.
 Progress = Callable[[str, int, int, str], None]
 Paths = dict[str, dict[int, tuple[int, ...]]]  # each a `Solved`
 
@@ -74,14 +74,14 @@ class Meter:
     def total(self) -> float:
         return self._before + self.generator.evaluations / self._cases
 
-    def lap(self, stage: str) -> None:
+    def end_stage(self, stage: str) -> None:
         """What has been spent since the last call is `stage`'s."""
         self.stages[stage] = self.total - sum(self.stages.values())
 
 
 def record_cases(
     generator: Generator, cases: Sequence, sigmas, progress: Progress | None = None, folder: str | Path | None = None
-) -> Spool:
+) -> TrajectoryStore:
     """Full runs of all cases; raises `OTCacheError` for no cases, a bad grid, or a run that is not finite.
 
     folder: where finished runs are kept and found again when an interrupted recording is repeated; it must belong to these
@@ -94,7 +94,9 @@ def record_cases(
         sigmas = check_sigmas(sigmas)
     except ValueError as error:
         raise OTCacheError(f"{error}.") from None
-    spool = Spool()
+    spool = TrajectoryStore()
+    if progress:
+        progress("record", 0, len(cases), "")
     for number, case in enumerate(cases, 1):
         path = folder and Path(folder) / f"{number}.safetensors"
         found = _kept(path, generator, case, sigmas) if path and path.exists() else None
@@ -137,15 +139,15 @@ def measure_growth(generator: Generator, cases: Sequence, trajectories: Sequence
     """kappa float64 [N] from one held run at half the steps; see `error_growth.growth_rates`."""
     steps = uniform_steps((len(trajectories[0].sigmas)) // 2, len(trajectories[0].sigmas) - 1)
     rollouts = Rollouts(generator, cases, trajectories, Predictor(kind="hold"))
-    nodes = [rollouts.node(steps[: k + 1]) for k in range(len(steps))]
+    states = [rollouts.state_at(steps[: k + 1]) for k in range(len(steps))]
     recorded_x, recorded_d = ([stack(trajectories, name, i) for i in steps] for name in "xd")
     return growth_rates(
-        rollouts.sigmas, steps, [n.x for n in nodes], [n.d[0] for n in nodes], recorded_x, recorded_d
+        rollouts.sigmas, steps, [s.x for s in states], [s.d[0] for s in states], recorded_x, recorded_d
     )  # fmt: skip
 
 
 def graph_paths(
-    seen: Recorded, kappa: np.ndarray, most: int, gamma: float = 4.0, progress: Progress | None = None
+    seen: GramData, kappa: np.ndarray, most: int, gamma: float = 4.0, progress: Progress | None = None
 ) -> tuple[Paths, Costs]:
     """Every graph's own path by name and budget, and the edge costs under the fitted predictor; no model runs.
 
@@ -153,6 +155,8 @@ def graph_paths(
     of every part of it.
     """
     done, total = 0, 2 * seen.steps + most
+    if progress:
+        progress("graphs", 0, total, "")
 
     def tick() -> None:
         nonlocal done
@@ -188,10 +192,14 @@ def observe(
     """
     meter = Meter(generator, cases)
     trajectories = record_cases(meter.generator, cases, sigmas, progress, folder)
-    meter.lap("record")
+    meter.end_stage("record")
     few = min(GROWTH_CASES, len(cases))
+    if progress:
+        progress("error growth", 0, 1, "")
     kappa = measure_growth(meter.generator, cases[:few], [trajectories[i] for i in range(few)])
-    meter.lap("error growth")
+    if progress:
+        progress("error growth", 1, 1, "")
+    meter.end_stage("error growth")
     most = min(most, len(trajectories[0].sigmas) - 1)
     paths, costs = graph_paths(recorded(trajectories), kappa, most, gamma, progress)
     return Observed(cases, trajectories, paths, costs, meter.stages)

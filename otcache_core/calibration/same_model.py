@@ -9,16 +9,20 @@ import torch
 
 SAME = 1e-3  # relative; on the demo model guidance 7.49 for 7.5 changes velocities half-way by 1.5e-3 to 3e-3
 SAMPLES = 16
-RUNS = "full runs"  # the name under which a study and a memo keep the signature of their model
+RUNS = "full runs"  # the name under which a study and a log keep the signature of their model
 GOLDEN = 0.5 * (5**0.5 - 1)
 
 Signature = list[list[list[float]]]  # [case][part][sample]
 
 
+def spread(numbers: np.ndarray, size: int) -> np.ndarray:
+    """Places int64 among `size` elements for consecutive `numbers`: evenly spread, however many there are."""
+    return (numbers * GOLDEN % 1 * size).astype(np.int64)
+
+
 def samples(tensor: torch.Tensor, count: int = SAMPLES) -> list[float]:
     """`count` elements of `tensor`, spread evenly over it, to six digits."""
-    places = (np.arange(1, count + 1) * GOLDEN % 1 * tensor.numel()).astype(np.int64)
-    index = np.unravel_index(places, tensor.shape)
+    index = np.unravel_index(spread(np.arange(1, count + 1), tensor.numel()), tensor.shape)
     values = tensor[tuple(torch.from_numpy(axis).to(tensor.device) for axis in index)]
     return [float(f"{value:.6g}") for value in values.tolist()]
 
@@ -45,3 +49,15 @@ def alike(a: object, b: Signature) -> bool:
 def digest(value) -> str:
     """16 hexadecimal digits that tell what JSON can hold from anything else."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def name_of_model(name: str, runs: Signature, known: Iterable[tuple[str, object]]) -> str:
+    """`name` and something: under it lie the measurements of the model whose full runs these are.
+
+    known: names that are in use, with the signature found there; that of another model, or none, is passed over.
+    """
+    for used, theirs in known:
+        if alike(theirs, runs):
+            return used
+    # The name has the runs in it: two models that begin at the same moment do not get one name.
+    return f"{name}-{digest(runs)}"

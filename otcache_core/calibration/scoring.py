@@ -11,7 +11,7 @@ from ..sampling.predictors import RIDGE
 from ..sampling.rollout import FITTED, Generator, Rollouts
 from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import Predictor
-from .memo import Memo
+from .measurement_log import MeasurementLog
 from .metrics import DEFAULT, distance, geometric_mean, psnr
 from .same_model import Signature, signature
 
@@ -41,7 +41,7 @@ class Scorer:
         ridge: float = RIDGE,
         max_bytes: int = 2**29,
     ):
-        self.memo = Memo()
+        self.log = MeasurementLog()
         self.generator, self.metric = generator, distance(metric)
         if fit_cases is None:
             fit_cases = int(np.clip((len(cases) + 1) // 2, *FITTED_CASES))
@@ -93,14 +93,14 @@ class Scorer:
         known = self._seen.setdefault(steps, [])
         for number, (group, reference) in enumerate(zip(self.groups, self._references, strict=True)):
             if number >= len(known):  # asked anew each time: another iteration may have gone on while this one waited
-                if (remembered := self.memo.get([steps, number])) is None:
+                if (remembered := self.log.get([steps, number])) is None:
                     latents, rows = group.run(steps, self._rows.get(steps))
                     pictures = self.generator.decode(latents)
                     if not number:
                         self._shown = steps, pictures[0].to("cpu", copy=True)
                     remembered = [self.metric(pictures, reference).tolist(), rows, psnr(pictures, reference).tolist()]
                     del pictures  # this generator may wait for long, and they may lie in the device's memory
-                    self.memo.put([steps, number], remembered)
+                    self.log.put([steps, number], remembered)
                 distances, rows, *decibels = remembered  # files of before do not have those
                 self._rows.setdefault(steps, tuple(map(tuple, rows)))
                 known[number : number + 1] = [np.asarray(distances, dtype=np.float64)]
@@ -120,9 +120,9 @@ class Scorer:
     def final_rows(self, steps: Sequence[int]) -> tuple:
         """The weights of `steps` fitted anew on all cases: for a schedule that has been chosen, not for choosing."""
         steps = tuple(steps)
-        if (rows := self.memo.get([steps, "final"])) is None:
+        if (rows := self.log.get([steps, "final"])) is None:
             rows = self._whole.run(steps)[1]
-            self.memo.put([steps, "final"], rows)
+            self.log.put([steps, "final"], rows)
         return tuple(map(tuple, rows))
 
     def choose(self, candidates: Sequence[tuple[int, ...]], margin: float = MARGIN) -> tuple[tuple[int, ...], float]:

@@ -37,7 +37,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SearchState:
     """How a search stands: the finished trials in order, those of earlier sessions included, how many are wanted, the best."""
 
     trials: tuple[Trial, ...]
@@ -97,14 +97,15 @@ def search_steps(
     seed: int = 0,
     storage: str | Place | None = None,
     context: str = "",
-    progress: Callable[[Standing], None] | None = None,
+    progress: Callable[[SearchState], None] | None = None,
     identity: str = "",
 ) -> tuple[tuple[int, ...], float]:
     """The best B compute steps found in `trials` trials, and their score (geometric mean distance).
 
     starts: schedules to try first. Every other trial after them is a local move of the best one so far, the rest are
     TPE's; a schedule that was tried before costs nothing. With `storage` the study is kept there and continues where it
-    stopped, whatever stopped it, if it is this model's (see `open_study`). `progress(standing)` is called after every trial.
+    stopped, whatever stopped it, if it is this model's (see `open_study`). `progress(standing)` is called after every trial,
+    and first where an earlier session has found something.
     Raises `OTCacheError` for numbers out of range or a storage that cannot be opened or fails.
     """
     steps = len(scorer.sigmas) - 1
@@ -166,6 +167,12 @@ def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, star
     def best() -> tuple[tuple[int, ...], float]:
         return tuple(study.best_trial.user_attrs["steps"]), float(np.exp(study.best_value))
 
+    def tell() -> None:
+        if progress and count(complete):
+            ended = study.get_trials(deepcopy=False, states=finished)[wasted:]
+            progress(SearchState(tuple(map(outcome, ended)), trials, *best()))
+
+    tell()
     while (number := count(finished) - wasted) < trials:
         # Seeded by the number of finished trials, so that a resumed search goes on as an unbroken one would.
         seeds = np.random.SeedSequence([seed, number]).generate_state(1)
@@ -174,9 +181,7 @@ def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, star
             move = local_move(best()[0], steps, np.random.default_rng([seed, number]))
             study.enqueue_trial(step_parameters(move), skip_if_exists=True)
         study.optimize(objective, n_trials=1)
-        if progress and count(complete):
-            ended = study.get_trials(deepcopy=False, states=finished)[wasted:]
-            progress(Standing(tuple(map(outcome, ended)), trials, *best()))
+        tell()
     if failure and not count(complete):
         raise failure
     return best()

@@ -15,10 +15,10 @@ from safetensors.numpy import save
 from ..errors import OTCacheError
 from ..files import written_whole
 from ..sampling.rehearsal import Recording, Visit, summed
-from ..sampling.response import SAME, are_eulers
+from ..sampling.response import SAME_MOVES, are_eulers
 from ..schedules.json_limits import check_size
 from ..schedules.schedule import BANDS, HISTORY, Noise, Number, check_sigmas, check_steps
-from .inner_products import Recorded, recorded
+from .inner_products import GramData, recorded
 
 FORMAT = "otcache-statistics"  # the name of a file's description
 LARGEST = 1e30  # of all numbers in a file, so that no sum of products overflows
@@ -96,9 +96,9 @@ class Statistics:
         return bool(self.rehearsals)
 
     @cached_property
-    def recorded(self) -> Recorded:
+    def recorded(self) -> GramData:
         """The sums as one case, for the graph."""
-        return Recorded(self.sigmas, self.grams.sum(0)[None], self.grams[:, None], self.moves)
+        return GramData(self.sigmas, self.grams.sum(0)[None], self.grams[:, None], self.moves)
 
     @cached_property
     def errors(self) -> dict[int, float]:
@@ -124,7 +124,7 @@ class Statistics:
         """Whether `other` can be added: the same grid, origin, bands and response of the sampler."""
         mine, theirs = ((one.origin, one.held, one.bands) for one in (self, other))
         same = mine == theirs and np.array_equal(self.sigmas, other.sigmas)
-        return same and np.allclose(self.moves, other.moves, rtol=0, atol=SAME * np.abs(self.moves).max())
+        return same and np.allclose(self.moves, other.moves, rtol=0, atol=SAME_MOVES * np.abs(self.moves).max())
 
     def __add__(self, other: "Statistics") -> "Statistics":
         """Those of both; raises `OTCacheError` unless `other` fits."""

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from .places import Place, find_place
-from .same_model import RUNS, alike, digest
+from .same_model import RUNS, digest, name_of_model
 from .scoring import Scorer
 from .storages import import_optuna, open_storage, opening
 
@@ -39,13 +39,12 @@ def open_study(
     with opening(place):
         if identity:
             return optuna.create_study(study_name=name, load_if_exists=True, **options)
-        for known in optuna.get_all_study_names(opened):
-            if known.startswith(f"{name}-"):
-                study = optuna.load_study(study_name=known, **options)
-                if alike(study.user_attrs.get(RUNS), scorer.signature):
-                    return study
-        # The name has the runs in it too: two models that begin at the same moment do not get one study.
-        own = f"{name}-{digest(scorer.signature)}"
+        known = (
+            (used, optuna.load_study(study_name=used, **options).user_attrs.get(RUNS))
+            for used in optuna.get_all_study_names(opened) if used.startswith(f"{name}-")
+        )  # fmt: skip
+        own = name_of_model(name, scorer.signature, known)
         study = optuna.create_study(study_name=own, load_if_exists=True, **options)
-        study.set_user_attr(RUNS, scorer.signature)
+        if RUNS not in study.user_attrs:
+            study.set_user_attr(RUNS, scorer.signature)
         return study

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
+from ..calibration.forecast import WORDS
+
 
 class Bars:
     """One progress bar a stage, each opened by its first report; closes them all at the end."""
-
-    NAMES = {"record": "full runs to learn from", "search": "anchor search", "guard": "guarded budgets"}
 
     def __init__(self, quiet: bool = False):
         self._quiet, self._stage, self._bar = quiet, "", None
@@ -25,8 +25,8 @@ class Bars:
         """`done` of `total` units of `stage` are finished; `note` is shown behind the bar."""
         if stage != self._stage or self._bar is None:
             self.__exit__()
-            self._stage = stage
-            self._bar = tqdm(total=total, desc=f"{self.NAMES.get(stage, stage):<24}", disable=self._quiet, unit="",
+            self._stage, (words, _) = stage, WORDS.get(stage, (stage, None))
+            self._bar = tqdm(total=total, desc=f"{words:<30}", disable=self._quiet, unit="",
                              bar_format="{desc} {bar:24} {n_fmt:>3}/{total_fmt:<3} {elapsed}  {unit}")  # fmt: skip
         self._bar.unit = note  # tqdm's own postfix insists on a comma before it
         self._bar.update(done - self._bar.n)

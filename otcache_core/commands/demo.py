@@ -14,7 +14,7 @@ import torch
 from ..calibration.metrics import psnr, rmse
 from ..calibration.pipeline import Calibrated, Settings, calibrate, search_starts
 from ..calibration.scoring import Scorer
-from ..calibration.search import Standing, search_steps
+from ..calibration.search import SearchState, search_steps
 from ..errors import OTCacheError
 from ..sampling.rollout import FITTED, Counted, Generator, sample
 from ..sampling.solvers import SOLVERS
@@ -150,12 +150,12 @@ def run_all(subject: Subject, plan: Plan, bars: Bars) -> Results:
     grid, seconds, clock = subject.grid(subject.steps), {}, time.perf_counter()
     plan.settings.check(subject.steps)
 
-    def lap(stage: str) -> None:
+    def end_stage(stage: str) -> None:
         nonlocal clock
         seconds[stage], clock = time.perf_counter() - clock, time.perf_counter()
 
     calibrated = calibrate(subject.generator, subject.calibration, grid, plan.settings, bars)
-    lap("calibration")
+    end_stage("calibration")
     scorer = Scorer(subject.generator, subject.calibration, calibrated.observed.trajectories, plan.settings.metric)
     direct = {}
     for budget in sorted(plan.picture_budgets):
@@ -164,7 +164,7 @@ def run_all(subject: Subject, plan: Plan, bars: Bars) -> Results:
             scorer, budget, plan.direct_trials, starts, plan.settings.seed,
             progress=partial(_report_search, bars, budget),
         )  # fmt: skip
-    lap("direct search, for comparison")
+    end_stage("direct search, for comparison")
     bars("held-out pictures", 0, len(plan.curve_budgets), "full runs")
     examiner = Examiner(subject)
     methods: dict[str, dict[int, Measured]] = {name: {} for name in (OURS, ALONE, GRAPH, DIRECT, PLAIN, EULER)}
@@ -184,7 +184,7 @@ def run_all(subject: Subject, plan: Plan, bars: Bars) -> Results:
         bars("held-out pictures", done, len(plan.curve_budgets), f"B = {budget}: {methods[OURS][budget].psnr.mean():.1f} dB")
     examiner.time_full_again()
     scores = {budget: geodesic_score(scorer, calibrated, budget) for budget in plan.curve_budgets}
-    lap("evaluation on held-out cases")
+    end_stage("evaluation on held-out cases")
     return Results(subject, plan, calibrated, examiner.full, methods, scores, seconds)
 
 
@@ -194,7 +194,7 @@ def geodesic_score(scorer: Scorer, calibrated: Calibrated, budget: int) -> float
     return kept.score if kept.compute_steps == steps else scorer.score(steps)
 
 
-def _report_search(bars: Bars, budget: int, now: Standing) -> None:
+def _report_search(bars: Bars, budget: int, now: SearchState) -> None:
     bars(f"direct search at {budget}", now.done, now.wanted, f"best {now.score:.4g}")
 
 

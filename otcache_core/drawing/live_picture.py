@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..calibration.live import Live
-    from ..calibration.search import Standing
+    from ..calibration.search import SearchState
 
 SIZE = 640, 460  # pixels of the figure
-MARGIN, LINE, GUTTER = 12, 24, 4
+BORDER, LINE, GUTTER = 12, 24, 4
 TEXT, LEFT, BELOW, ABOVE = 220, 308, 58, 66  # pixels left of the chart's title, and around the chart
 ROOM = 0.2  # decades above and below the values of a logarithmic axis, so that a single value has a tick
 
@@ -33,11 +33,11 @@ def live_figure(live: Live) -> Figure:
     rows = [(live.full, f"full, {live.steps} of {live.steps}")]
     rows.append((live.best, "best: found earlier" if live.best is None else f"best, {live.budget} of {live.steps}"))
     for number, (image, title) in enumerate(rows):
-        top = MARGIN + number * (LINE + SIDE + GUTTER)
-        figure.text((MARGIN + SIDE / 2) / SIZE[0], 1 - (top + LINE / 2) / SIZE[1], title, ha="center", va="center")
+        top = BORDER + number * (LINE + SIDE + GUTTER)
+        figure.text((BORDER + SIDE / 2) / SIZE[0], 1 - (top + LINE / 2) / SIZE[1], title, ha="center", va="center")
         if image is not None:
-            place(figure, image, MARGIN, top + LINE)
-    axes = figure.add_axes((LEFT / SIZE[0], BELOW / SIZE[1], 1 - (LEFT + MARGIN) / SIZE[0], 1 - (BELOW + ABOVE) / SIZE[1]))
+            place(figure, image, BORDER, top + LINE)
+    axes = figure.add_axes((LEFT / SIZE[0], BELOW / SIZE[1], 1 - (LEFT + BORDER) / SIZE[0], 1 - (BELOW + ABOVE) / SIZE[1]))
     if live.errors or live.standing is None:
         title = f"{len(live.errors)} of {len(live.budgets)} budgets"
         draw_budgets(axes, live)
@@ -45,7 +45,7 @@ def live_figure(live: Live) -> Figure:
         title = f"trial {live.standing.done} of {live.standing.wanted}, best {live.standing.score:.4g}"
         draw_search(axes, live.standing)
     axes.set_ylabel(live.metric)
-    figure.text(TEXT / SIZE[0], 1 - (MARGIN + LINE / 2) / SIZE[1], title, va="center", fontweight="bold")
+    figure.text(TEXT / SIZE[0], 1 - (BORDER + LINE / 2) / SIZE[1], title, va="center", fontweight="bold")
     return figure
 
 
@@ -57,7 +57,7 @@ def place(figure: Figure, image: np.ndarray, x: int, y: int) -> None:
     figure.figimage(enlarged, x + (SIDE - width) // 2, SIZE[1] - y - (SIDE + height) // 2, origin="upper")
 
 
-def draw_search(axes: Axes, standing: Standing) -> None:
+def draw_search(axes: Axes, standing: SearchState) -> None:
     """Scores of all trials and the best so far, on a logarithmic axis."""
     numbers = np.arange(1, standing.done + 1)
     scores = np.maximum([trial.score for trial in standing.trials], SMALLEST)

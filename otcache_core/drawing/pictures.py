@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ERROR_FULL_SCALE = 0.25  # the error that an error map draws brightest
-MARGIN, TITLE, LINE, CAPTION, GUTTER = 12, 30, 20, 26, 10  # pixels
+BORDER, TITLE, LINE, CAPTION, GUTTER = 12, 30, 20, 26, 10  # pixels
 
 
 def error_map(image: np.ndarray, reference: np.ndarray, full_scale: float = ERROR_FULL_SCALE) -> np.ndarray:
@@ -45,7 +45,7 @@ def side_by_side(
     cell: about how many pixels wide a picture is drawn.
     """
     width, height = grid_size(images, row_labels, captions, cell)
-    figure = new_figure((width + 2 * MARGIN) / DPI, (height + 2 * MARGIN) / DPI)
+    figure = new_figure((width + 2 * BORDER) / DPI, (height + 2 * BORDER) / DPI)
     draw_grid(figure, images, titles, row_labels, captions, cell)
     return figure
 
@@ -77,7 +77,7 @@ def grid_size(images, row_labels, captions, cell: int) -> tuple[int, int]:
 
 
 def draw_grid(figure: Figure, images, titles, row_labels, captions, cell: int) -> None:
-    """The grid of `side_by_side` in the upper left corner of `figure`, `MARGIN` pixels from its edges."""
+    """The grid of `side_by_side` in the upper left corner of `figure`, `BORDER` pixels from its edges."""
     factor, height, width = _scaled(images, cell)
     total_width, total_height = (figure.get_size_inches() * DPI).round()
 
@@ -85,18 +85,18 @@ def draw_grid(figure: Figure, images, titles, row_labels, captions, cell: int) -
         figure.text(x / total_width, 1 - y / total_height, words, va="center", **style)
 
     for column, title in enumerate(titles):
-        write(MARGIN + column * (width + GUTTER) + width / 2, MARGIN + TITLE / 2, title, ha="center", fontweight="bold")
-    y = MARGIN + TITLE
+        write(BORDER + column * (width + GUTTER) + width / 2, BORDER + TITLE / 2, title, ha="center", fontweight="bold")
+    y = BORDER + TITLE
     for number, (row, (lines, above, below)) in enumerate(
         zip(images, _layout(images, row_labels, captions, cell)[1], strict=True)
     ):
         for line, words in enumerate(lines):
-            write(MARGIN, y + LINE * (line + 0.5) + GUTTER / 4, words, color=MUTED, fontsize=8)
+            write(BORDER, y + LINE * (line + 0.5) + GUTTER / 4, words, color=MUTED, fontsize=8)
         y += above
         for column, image in enumerate(row):
             if image is None:
                 continue
-            x = MARGIN + column * (width + GUTTER)
+            x = BORDER + column * (width + GUTTER)
             corner = x / total_width, 1 - (y + height) / total_height
             axes = figure.add_axes((*corner, width / total_width, height / total_height))
             enlarged = np.clip(np.asarray(image, dtype=np.float32), 0, 1).repeat(factor, 0).repeat(factor, 1)

@@ -13,7 +13,7 @@ import numpy as np
 from ..schedules.schedule import Schedule, trajectory_time
 from ..schedules.transport import geodesic, quantile_function, wasserstein
 from .figures import COLOURS, DPI, INK, MARKERS, MUTED, PAPER, new_figure, styled, to_image, to_png
-from .pictures import MARGIN, draw_grid, error_map, grid_size, side_by_side
+from .pictures import BORDER, draw_grid, error_map, grid_size, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,9 +182,9 @@ def overview(
     """`side_by_side` on the left and `error_against_budget` on the right: a whole comparison in one wide picture."""
     width, height = grid_size(images, None, captions, cell)
     gap, chart, names = 125, 0.85 * height, 215  # pixels: the axis's labels, the axes, the lines' names
-    total = MARGIN + width + gap + chart + names
-    figure = new_figure(total / DPI, (height + 2 * MARGIN) / DPI)
+    total = BORDER + width + gap + chart + names
+    figure = new_figure(total / DPI, (height + 2 * BORDER) / DPI)
     draw_grid(figure, images, titles, None, captions, cell)
-    axes = figure.add_axes(((MARGIN + width + gap) / total, 0.1, chart / total, 0.86))
+    axes = figure.add_axes(((BORDER + width + gap) / total, 0.1, chart / total, 0.86))
     draw_errors(axes, series, ylabel)
     return figure

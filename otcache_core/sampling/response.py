@@ -15,7 +15,7 @@ import torch
 from .step_finder import ON_GRID
 
 ASTRAY = 0.01  # of the first latent: how far one without velocities may move (uni_pc: 0.001, where it ends)
-SAME = 1e-3  # relative: moves that are one
+SAME_MOVES = 1e-3  # relative: moves that are one
 LINEAR = 1e-3  # of the largest move: what a sum of velocities may make other than the sum of their moves
 
 
@@ -36,7 +36,7 @@ class Response:
 def are_eulers(moves: np.ndarray, sigmas: np.ndarray) -> bool:
     """Whether `moves` float64 [N] are Euler's on the grid `sigmas` [N + 1], but for rounding."""
     euler = np.diff(sigmas)
-    return bool(np.abs(moves - euler).max() <= SAME * np.abs(euler).max())
+    return bool(np.abs(moves - euler).max() <= SAME_MOVES * np.abs(euler).max())
 
 
 def respond(sample: Callable, steps: int) -> Response:

@@ -5,9 +5,11 @@ evaluations. So the state at the k-th compute step depends on the first k steps 
 share that part of the run. `CachedRun` walks the same path step by step; a test holds them together.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,25 +50,42 @@ class Generator(Protocol):
 class Counted:
     """A generator that counts model evaluations, one for each case and sigma, and calls `tick` so that work can stop.
 
-    Raising in `tick` interrupts between two evaluations; whatever was stored until then stays.
+    Raising in `tick` interrupts between two evaluations; whatever was stored until then stays. seconds: spent in evaluations;
+    decoded: pictures.
     """
 
     def __init__(self, generator: Generator, tick: Callable[[int], None] | None = None):
         self.generator, self.layout = generator, layout_of(generator)
-        self.evaluations = 0
+        self.evaluations, self.decoded, self.seconds, self._made = 0, 0, 0.0, 0
+        self._first: tuple[int, float] | None = None  # cases and seconds of the first call, which may load or compile
         self.tick = tick
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds an evaluation takes, None before the first is made; that one counts only while it is the only one."""
+        if self._first is None:
+            return None
+        cases, seconds = self._first
+        further = self._made - cases
+        return (self.seconds - seconds) / further if further else seconds / cases
 
     def noise(self, case):
         return self.generator.noise(case)
 
     def decode(self, x):
+        self.decoded += len(x)
         return self.generator.decode(x)
 
     def velocity(self, x, sigma, cases):
         self.evaluations += len(cases)
         if self.tick:
             self.tick(self.evaluations)
-        return self.generator.velocity(x, sigma, cases)
+        begin = time.perf_counter()
+        found = self.generator.velocity(x, sigma, cases)
+        took = time.perf_counter() - begin
+        self.seconds, self._made = self.seconds + took, self._made + len(cases)
+        self._first = self._first or (len(cases), took)
+        return found
 
 
 def layout_of(generator: Generator) -> Layout | None:
@@ -88,12 +107,16 @@ def record(generator: Generator, case, sigmas: np.ndarray) -> Trajectory:
 
 def sample(generator: Generator, cases: Sequence, schedule: Schedule) -> torch.Tensor:
     """Final latents [n, *latent] of cached Euler runs driven step by step by `CachedRun`, as a sampler node does it."""
-    run = CachedRun(schedule, layout_of(generator))
+    return drive(CachedRun(schedule, layout_of(generator)), generator, cases)
+
+
+def drive(run: CachedRun, generator: Generator, cases: Sequence) -> torch.Tensor:
+    """Final latents [n, *latent] of `cases` in Euler steps under `run`, which is told the latents too."""
     x = torch.stack([generator.noise(case) for case in cases])
-    for step, (sigma, following) in enumerate(zip(schedule.sigmas[:-1], schedule.sigmas[1:], strict=True)):
+    for step, (sigma, following) in enumerate(pairwise(run.sigmas.tolist())):
         if run.computes(step):
             d = generator.velocity(x, sigma, cases)
-            run.observe(step, d)
+            run.observe(step, d, x)
         else:
             d = run.predict(step)
         x = x + d * (following - sigma)
@@ -101,7 +124,7 @@ def sample(generator: Generator, cases: Sequence, schedule: Schedule) -> torch.T
 
 
 @dataclass(frozen=True)
-class Node:
+class RolloutState:
     """The state of a cached run at its k-th compute step.
 
     x: latents [cases, ...] there; d: the last evaluations, newest first; rows: mean-velocity weights of the k segments
@@ -114,7 +137,7 @@ class Node:
 
     @property
     def nbytes(self) -> int:
-        return self.x.nbytes + self.d[0].nbytes  # older evaluations belong to the nodes before
+        return self.x.nbytes + self.d[0].nbytes  # older evaluations belong to the states before
 
 
 def stack(trajectories: Sequence[Trajectory], name: str, step: int) -> torch.Tensor:
@@ -127,8 +150,8 @@ class Rollouts:
 
     For predictor "fitted" each segment's weights are fitted as the run goes, by ridge least squares over the group, so
     that the cached latent lands on the recorded one; pass `rows` to use given weights instead. One of several bands is fitted
-    to those that the latents have. Nodes beyond `max_bytes`
-    are forgotten, least recently used first, and simply computed again.
+    to those that the latents have. States beyond `max_bytes` are forgotten, least recently used first, and simply computed
+    again.
     """
 
     def __init__(
@@ -150,7 +173,7 @@ class Rollouts:
         self.generator, self.cases, self.predictor, self.ridge = generator, list(cases), predictor, ridge
         self.sigmas = trajectories[0].sigmas
         self.trajectories = trajectories
-        self._nodes: OrderedDict[tuple, Node] = OrderedDict()
+        self._states: OrderedDict[tuple, RolloutState] = OrderedDict()
         self._bytes, self._max_bytes = 0, max_bytes
 
     def run(self, steps: Sequence[int], rows: Sequence | None = None) -> tuple[torch.Tensor, tuple]:
@@ -160,8 +183,8 @@ class Rollouts:
         except ValueError as error:
             raise OTCacheError(f"{error}.") from None
         for k in range(1, len(steps), 256):  # so that the recursion stays shallow
-            self.node(steps[:k], rows)
-        latents, used = self._advance(self.node(steps, rows), steps, len(self.sigmas) - 1, rows)
+            self.state_at(steps[:k], rows)
+        latents, used = self._advance(self.state_at(steps, rows), steps, len(self.sigmas) - 1, rows)
         self._check(latents, len(self.sigmas) - 1)
         return latents, used
 
@@ -169,32 +192,32 @@ class Rollouts:
         if not torch.isfinite(tensor).all():
             raise OTCacheError(f"A cached run is not finite (NaN or infinity) at step {step}; run in higher precision.")
 
-    def node(self, prefix: tuple[int, ...], rows: Sequence | None = None) -> Node:
+    def state_at(self, prefix: tuple[int, ...], rows: Sequence | None = None) -> RolloutState:
         """The state at the last step of `prefix`, evaluated there."""
         key = (prefix, None if rows is None else tuple(map(tuple, rows[: len(prefix) - 1])))
-        if key in self._nodes:
-            self._nodes.move_to_end(key)
-            return self._nodes[key]
+        if key in self._states:
+            self._states.move_to_end(key)
+            return self._states[key]
         step = prefix[-1]
         if step == len(prefix) - 1:  # every step so far was computed: this is the recorded run itself
             d = tuple(stack(self.trajectories, "d", i) for i in range(step, max(step - HISTORY, -1), -1))
-            node = Node(stack(self.trajectories, "x", step), d, tuple(self._own(k) for k in range(step)))
+            state = RolloutState(stack(self.trajectories, "x", step), d, tuple(self._own(k) for k in range(step)))
         else:
-            before = self.node(prefix[:-1], rows)
+            before = self.state_at(prefix[:-1], rows)
             x, used = self._advance(before, prefix[:-1], step, rows)
             d = self.generator.velocity(x, float(self.sigmas[step]), self.cases)
             self._check(d, step)
-            node = Node(x, (d, *before.d)[:HISTORY], used)
-        self._nodes[key] = node
-        self._bytes += node.nbytes
-        while self._bytes > self._max_bytes and len(self._nodes) > 1:
-            self._bytes -= self._nodes.popitem(last=False)[1].nbytes
-        return node
+            state = RolloutState(x, (d, *before.d)[:HISTORY], used)
+        self._states[key] = state
+        self._bytes += state.nbytes
+        while self._bytes > self._max_bytes and len(self._states) > 1:
+            self._bytes -= self._states.popitem(last=False)[1].nbytes
+        return state
 
     def _own(self, k: int) -> tuple[float, ...]:
         return ((1.0,) + (0.0,) * min(k, HISTORY - 1)) * self.predictor.bands
 
-    def _advance(self, node: Node, steps: tuple[int, ...], end: int, rows) -> tuple[torch.Tensor, tuple]:
+    def _advance(self, state: RolloutState, steps: tuple[int, ...], end: int, rows) -> tuple[torch.Tensor, tuple]:
         start, k = steps[-1], len(steps) - 1
         grid = self.sigmas[start : end + 1]
         past = self.sigmas[list(steps[::-1][:HISTORY])]
@@ -206,7 +229,7 @@ class Rollouts:
         elif rows is not None:
             row = rows[k]
         else:
-            target = (stack(self.trajectories, "x", end) - node.x) / span
-            row = fit_weights(node.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands, self.layout)
+            target = (stack(self.trajectories, "x", end) - state.x) / span
+            row = fit_weights(state.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands, self.layout)
         row = tuple(float(w) for w in row)
-        return node.x + mean_velocity(row, node.d, self.predictor.bands, self.layout) * span, (*node.rows, row)
+        return state.x + mean_velocity(row, state.d, self.predictor.bands, self.layout) * span, (*state.rows, row)

@@ -93,7 +93,7 @@ def load_trajectory(path: str | Path) -> Trajectory:
         raise OTCacheError(f"{Path(path).name} is no recorded trajectory ({error}); record it again.") from None
 
 
-class Spool(Sequence):
+class TrajectoryStore(Sequence):
     """A list of trajectories that moves to a temporary folder what exceeds `max_bytes` of memory.
 
     What lies there stays memory-mapped, so that reading one step does not read the whole run. The folder is removed with the

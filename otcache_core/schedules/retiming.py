@@ -14,7 +14,7 @@ from .schedule import HISTORY, Schedule, check_sigmas
 from .transport import round_to_steps
 
 JUMP, LOW = 8.0, 0.05  # times the step before; of the schedule's first sigma
-SAME = 1e-6  # relative; samplers' sigmas are float32
+SAME_GRID = 1e-6  # relative; samplers' sigmas are float32
 
 
 def newton_basis(past: np.ndarray, span: float) -> np.ndarray:
@@ -32,10 +32,10 @@ def later_segments(schedule: Schedule, sigmas: np.ndarray) -> tuple[int, list[in
     evaluation is not made again a step later when a run starts just above that one. An evaluation at the last value of
     `sigmas` belongs to the slice that begins there. Of those that a last step jumps over one is kept, for that step.
     """
-    top, bottom = sigmas[0] * (1 - SAME), sigmas[-1] * (1 + SAME)
+    top, bottom = sigmas[0] * (1 - SAME_GRID), sigmas[-1] * (1 + SAME_GRID)
     inside = [k for k, i in enumerate(schedule.compute_steps) if bottom < schedule.sigmas[i] < top]
     if jumps_at_the_end(schedule, sigmas):
-        before = [k for k in inside if schedule.sigmas[schedule.compute_steps[k]] > sigmas[-2] * (1 + SAME)]
+        before = [k for k in inside if schedule.sigmas[schedule.compute_steps[k]] > sigmas[-2] * (1 + SAME_GRID)]
         inside = inside[: len(before) + 1]
     first, = segments_at(schedule, sigmas[:1])
     if inside:
@@ -90,7 +90,7 @@ def retime(schedule: Schedule, sigmas) -> Schedule:
 def segments_at(schedule: Schedule, sigmas) -> list[int]:
     """The segment of `schedule` that each of `sigmas` lies in; the first one for those above it."""
     starts = np.array([schedule.sigmas[i] for i in schedule.compute_steps])
-    return [max(int(np.sum(starts >= sigma * (1 - SAME))) - 1, 0) for sigma in sigmas]
+    return [max(int(np.sum(starts >= sigma * (1 - SAME_GRID))) - 1, 0) for sigma in sigmas]
 
 
 def moved(schedule: Schedule, grid: np.ndarray, compute_steps: tuple[int, ...], sources: list[int], **fields) -> Schedule:

@@ -114,7 +114,7 @@ FULL = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np, torch
-from otcache_core.calibration.memo import Memo
+from otcache_core.calibration.measurement_log import MeasurementLog
 from otcache_core.calibration.places import find_place
 from otcache_core.calibration.statistics import load_statistics
 from otcache_core.calibration.storages import open_storage
@@ -127,7 +127,7 @@ folder = Path(sys.argv[1])
 schedule = load_schedule(folder / "schedule.json")
 run = load_trajectory(folder / "run.safetensors")
 statistics = load_statistics(folder / "statistics.safetensors")
-memo = Memo(folder / "memo.jsonl")
+memo = MeasurementLog(folder / "memo.jsonl")
 acts = {
     "schedule": lambda: schedule.replace(provenance="y" * 4000).save(folder / "schedule.json"),
     "run": lambda: run.save(folder / "run.safetensors"),

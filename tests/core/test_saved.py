@@ -10,7 +10,7 @@ import pytest
 
 from otcache_core import load_schedule, sample
 from otcache_core.__main__ import main
-from otcache_core.calibration.memo import Memo
+from otcache_core.calibration.measurement_log import MeasurementLog
 from otcache_core.demo.generator import DemoGenerator, cases
 
 SAVED = Path(__file__).parent / "saved" / "0.1"
@@ -86,10 +86,10 @@ def test_a_damaged_memo_keeps_what_is_whole(tmp_path):
     damaged = [*lines[:3], b"\x00\xff[[[0, 3\n", *lines[4:-1], lines[-1][:25]]
     path.write_bytes(b"".join(damaged))
     measured = [json.loads(line) for line in lines]
-    memo = Memo(path)
+    memo = MeasurementLog(path)
     for number, (key, value) in enumerate(measured):
         assert memo.get(key) == (None if number in lost else value)
     for number in lost:
         memo.put(*measured[number])
-    again = Memo(path)
+    again = MeasurementLog(path)
     assert all(again.get(key) == value for key, value in measured)

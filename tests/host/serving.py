@@ -45,6 +45,17 @@ def _templates(path: Path, base: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))}
 
 
+def filled(server, nodes):
+    """The API-format graph `nodes` with the widgets of a new node where nothing was said."""
+    from tools.litegraph import default, input_specs, is_widget
+
+    info = server.object_info()
+    for node in nodes.values():
+        widgets = {name: default(spec) for name, spec in input_specs(info[node["class_type"]]) if is_widget(spec)}
+        node["inputs"] = widgets | node["inputs"]
+    return nodes
+
+
 class Server:
     """Runs while used as a context manager. base: its input, output, models and custom_nodes folders lie there."""
 

@@ -7,6 +7,7 @@ import urllib.parse
 
 import pytest
 from PIL import Image
+from serving import filled
 
 STEPS = 20
 # A test pack: each network pass waits, so that a run can be cancelled in the middle.
@@ -57,17 +58,6 @@ def graph(auto=True, seed=1, seconds=0.0, **inputs):
         "save": {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "auto"}},
     }  # fmt: skip
     return nodes if auto else {name: node for name, node in nodes.items() if name != "auto"}
-
-
-def filled(server, nodes):
-    """With the widgets of a new node where nothing was said."""
-    from tools.litegraph import default, input_specs, is_widget
-
-    info = server.object_info()
-    for node in nodes.values():
-        widgets = {name: default(spec) for name, spec in input_specs(info[node["class_type"]]) if is_widget(spec)}
-        node["inputs"] = widgets | node["inputs"]
-    return nodes
 
 
 def picture(server, entry):

@@ -79,6 +79,13 @@ def test_what_the_nodes_say(done):
         assert schedule.weights is not None and schedule.score > 0 and schedule.budget == budget
 
 
+@pytest.mark.parametrize(("cases", "words"), [(1, "over 1 case."), (2, "over 2 cases.")])
+def test_one_case_is_no_plural(host, cases, words):
+    anchor = SimpleNamespace(budget=8, steps=50, metric="rmse", score=0.1, prepared=())
+    found = SimpleNamespace(anchor=anchor, evaluations={"record": 50.0})
+    assert words in host.module("nodes.anchor_search").summary(found, cases)
+
+
 @pytest.mark.parametrize("budget", [1, 5, 8, 11, 15, 30, 50])
 def test_the_slider_gives_every_budget(host, done, budget):
     schedule, strip = host.run("OTBudgetInterpolate", reference=done.reference, anchor=done.anchor, budget=budget)

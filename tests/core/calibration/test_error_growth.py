@@ -9,7 +9,7 @@ from strategies import step_sets
 
 from otcache_core.calibration import inner_products
 from otcache_core.calibration.error_growth import Partial, growth_rates, output_gains, segment_scores, state_aware_paths
-from otcache_core.calibration.inner_products import Recorded
+from otcache_core.calibration.inner_products import GramData
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.predictors import RIDGE
 from otcache_core.sampling.rollout import Rollouts, record, sample
@@ -49,7 +49,7 @@ def recordings(generator, cases=(1, 2), sigmas=SIGMAS):
 def rollout(generator, steps, runs, cases=(1, 2), kind="hold", sigmas=SIGMAS):
     """(x, d, recorded x, recorded d) at each compute step of a cached run, as `growth_rates` takes them."""
     rollouts = Rollouts(generator, cases, runs, Predictor(kind=kind))
-    nodes = [rollouts.node(steps[: k + 1]) for k in range(len(steps))]
+    nodes = [rollouts.state_at(steps[: k + 1]) for k in range(len(steps))]
     full = [[torch.stack([getattr(run, name)[step] for run in runs]) for step in steps] for name in "xd"]
     return [node.x for node in nodes], [node.d[0] for node in nodes], *full
 
@@ -137,55 +137,47 @@ def test_output_gains_stay_positive_on_a_stiff_flow():
     assert np.allclose(gains, [0.05**2, 0.05, 1.0])
 
 
-ORDERS = pytest.mark.parametrize(
-    ("order", "kind"), [(0, "hold"), (1, "linear"), (2, "quadratic"), (None, "fitted")]
-)
-
-
-def simulate(recorded, kappa, path, order, ridge=RIDGE):
+def simulate(recorded, kappa, path):
     """Error coefficients at the end of a path, chained segment by segment."""
     partial = Partial.begin(recorded.steps)
     for step in path[1:]:
-        weights, _ = segment_scores(recorded, [partial], order, ridge)
+        weights, _ = segment_scores(recorded, [partial], RIDGE)
         partial = partial.extended(step, weights[0, step], recorded.travelled, kappa[step])
-    weights, _ = segment_scores(recorded, [partial], order, ridge)
+    weights, _ = segment_scores(recorded, [partial], RIDGE)
     return partial.error_at(recorded.steps, weights[0, -1], recorded.travelled)
 
 
-@ORDERS
 @pytest.mark.parametrize("kappa", [lambda sigma: -1.2, lambda sigma: 2 - 5 * sigma])
 @given(data=st.data())
 @settings(max_examples=15)
-def test_the_simulated_error_is_that_of_the_real_rollout_on_a_linear_flow(kappa, order, kind, data):
+def test_the_simulated_error_is_that_of_the_real_rollout_on_a_linear_flow(kappa, data):
     generator, cases = LinearFlow(kappa), (1, 2)
     runs, recorded = recordings(generator)
     path = data.draw(step_sets(STEPS))
-    latents, rows = Rollouts(generator, cases, runs, Predictor(kind=kind)).run(path)
-    simulated = torch.from_numpy(simulate(recorded, rates(generator), path, order))
+    latents, rows = Rollouts(generator, cases, runs, Predictor(kind="fitted")).run(path)
+    simulated = torch.from_numpy(simulate(recorded, rates(generator), path))
     stepwise = sample(
         generator,
         cases,
-        make_schedule(sigmas=SIGMAS, compute_steps=path, predictor={"kind": kind}, weights=rows),
+        make_schedule(sigmas=SIGMAS, compute_steps=path, predictor={"kind": "fitted"}, weights=rows),
     )
     for run, latent, other in zip(runs, latents, stepwise, strict=True):
         expected = run.x[-1] + torch.tensordot(simulated, run.d, 1)
-        scale = max(1.0, float(latent.abs().max()))  # an undamped quadratic may explode
-        torch.testing.assert_close(latent, expected, atol=1e-7 * scale, rtol=0)
-        torch.testing.assert_close(other, expected, atol=1e-7 * scale, rtol=0)
+        torch.testing.assert_close(latent, expected, atol=1e-7, rtol=0)
+        torch.testing.assert_close(other, expected, atol=1e-7, rtol=0)
 
 
-@ORDERS
-def test_a_wide_beam_finds_the_optimum_of_its_own_objective(order, kind):
+def test_a_wide_beam_finds_the_optimum_of_its_own_objective():
     generator = LinearFlow()
     sigmas = np.linspace(1, 0, 8)
     _, recorded = recordings(generator, sigmas=sigmas)
     kappa = rates(generator, sigmas)
 
     def objective(path):
-        error = simulate(recorded, kappa, path, order)
+        error = simulate(recorded, kappa, path)
         return float(np.log(np.maximum(recorded.mean_squares(error), 1e-30)).mean())
 
-    paths = state_aware_paths(recorded, kappa, range(1, 8), order, beam=1000)
+    paths = state_aware_paths(recorded, kappa, range(1, 8), beam=1000)
     for budget, path in paths.items():
         everything = [(0, *rest) for rest in combinations(range(1, 7), budget - 1)]
         assert path in everything
@@ -196,19 +188,19 @@ def test_a_wide_beam_finds_the_optimum_of_its_own_objective(order, kind):
         )
 
 
-@pytest.mark.parametrize("seed", [0, 1, 7, 10])
+@pytest.mark.parametrize("seed", [0, 2, 3, 10])
 def test_paths_are_judged_by_the_geometric_mean_over_cases(seed):
     """One case is a thousand times larger: it must not decide as it would a maximum or a mean square."""
     random = np.random.default_rng(seed)
     velocities = random.normal(size=(3, 7, 9)) * np.array([1.0, 30.0, 1000.0])[:, None, None]
     grams = velocities @ velocities.transpose(0, 2, 1) / 9
-    recorded = Recorded(np.linspace(1, 0, 8), grams, grams[None])
+    recorded = GramData(np.linspace(1, 0, 8), grams, grams[None])
     kappa = random.normal(size=7)
     candidates = [(0, *rest) for rest in combinations(range(1, 7), 2)]
-    errors = np.array([recorded.mean_squares(simulate(recorded, kappa, path, 0)) for path in candidates])
+    errors = np.array([recorded.mean_squares(simulate(recorded, kappa, path)) for path in candidates])
     best = np.log(errors).mean(1).argmin()
     assert best not in (errors.max(1).argmin(), errors.mean(1).argmin())
-    assert state_aware_paths(recorded, kappa, [3], order=0, beam=1000)[3] == candidates[best]
+    assert state_aware_paths(recorded, kappa, [3], beam=1000)[3] == candidates[best]
 
 
 def test_no_narrow_beam_beats_the_exhaustive_one(recording):
@@ -216,7 +208,7 @@ def test_no_narrow_beam_beats_the_exhaustive_one(recording):
     kappa = np.full(recorded.steps, -1.0)
 
     def objective(beam):
-        error = simulate(recorded, kappa, state_aware_paths(recorded, kappa, [5], beam=beam)[5], None)
+        error = simulate(recorded, kappa, state_aware_paths(recorded, kappa, [5], beam=beam)[5])
         return float(np.log(recorded.mean_squares(error)).mean())
 
     assert objective(1000) <= min(objective(1), objective(4)) + 1e-12
@@ -241,18 +233,17 @@ def test_a_budget_out_of_range_is_refused(budget):
         state_aware_paths(recorded, rates(generator), [budget])
 
 
-@ORDERS
-def test_the_state_aware_path_is_the_best_real_one_on_a_linear_flow(order, kind):
+def test_the_state_aware_path_is_the_best_real_one_on_a_linear_flow():
     """The simulation is exact there, so its winner must win the real rollouts as well."""
     generator, cases = LinearFlow(), (1, 2)
     runs, recorded = recordings(generator)
-    rollouts = Rollouts(generator, cases, runs, Predictor(kind=kind))
+    rollouts = Rollouts(generator, cases, runs, Predictor(kind="fitted"))
 
     def real(path):
         latents, _ = rollouts.run(path)
         misses = [float(((a - run.x[-1]) ** 2).mean()) for a, run in zip(latents, runs, strict=True)]
         return float(np.log(misses).mean())
 
-    path = state_aware_paths(recorded, rates(generator), [4], order, beam=1000)[4]
+    path = state_aware_paths(recorded, rates(generator), [4], beam=1000)[4]
     best = min(real((0, *rest)) for rest in combinations(range(1, STEPS), 3))
     assert real(path) == pytest.approx(best, abs=1e-4)

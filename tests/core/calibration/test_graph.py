@@ -17,7 +17,7 @@ from otcache_core.calibration.graph import (
     path_cost,
     peak_suppressed_paths,
 )
-from otcache_core.calibration.inner_products import Recorded
+from otcache_core.calibration.inner_products import GramData
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.cached_run import CachedRun
 from otcache_core.sampling.layout import low_pass
@@ -31,7 +31,7 @@ EXTRAPOLATIONS = [("hold", 1.0), ("linear", 1.0), ("linear", 0.4), ("quadratic",
 
 
 @pytest.fixture(scope="module")
-def recorded(recording) -> Recorded:
+def recorded(recording) -> GramData:
     return inner_products.recorded(recording.trajectories)
 
 
@@ -231,7 +231,7 @@ def test_an_edge_of_one_step_makes_no_error(recorded, kind):
 @pytest.mark.parametrize(("kind", "damping"), EXTRAPOLATIONS)
 def test_fitted_edges_beat_every_extrapolation_of_the_same_history_in_each_band(recording, recorded, kind, damping):
     one_band = inner_products.recorded(recording.trajectories, bands=1)
-    for seen in (one_band, *(Recorded(recorded.sigmas, band, band[None]) for band in recorded.bands)):
+    for seen in (one_band, *(GramData(recorded.sigmas, band, band[None]) for band in recorded.bands)):
         for start in range(seen.steps):
             for previous in range(max(start, 1)):
                 fitted = edge_errors(seen, start, previous, FITTED, ridge=1e-12).mean(1)

@@ -94,7 +94,7 @@ def test_the_guard_asks_for_no_more_than_it_is_given(recording, scorer, costs, a
     names, budgets, begin = (*GUARDED, STATE_AWARE), [3, 4, 5], recording.generator.evaluations
     paths = {name: graph.peak_suppressed_paths(costs, range(1, 13), gamma) for gamma, name in enumerate(names, 2)}
     spent = lambda: (recording.generator.evaluations - begin) / len(recording.cases)  # noqa: E731
-    found = guard(scorer, ANCHOR, REFERENCE, paths, costs, budgets, room=lambda share: share * allowance - spent())
+    found = guard(scorer, ANCHOR, REFERENCE, paths, costs, budgets, remaining=lambda share: share * allowance - spent())
     assert spent() <= max(allowance, sum(budgets))
     tried = sum(len(here.candidates) for here in found.values())
     assert tried == 3 if allowance == 0 else tried > 3
@@ -104,7 +104,7 @@ def test_the_rising_sweep_leaves_a_little_for_the_falling_one(scorer, costs):
     """Each budget has its equal part of the rising sweep's; without a rest nothing would be tried on the way down."""
     names, budgets, shares = (*GUARDED, STATE_AWARE), [3, 4, 5, 6], []
     paths = {name: graph.peak_suppressed_paths(costs, range(1, 13), gamma) for gamma, name in enumerate(names, 2)}
-    guard(scorer, ANCHOR, REFERENCE, paths, costs, budgets, room=lambda share: shares.append(share) or np.inf)
+    guard(scorer, ANCHOR, REFERENCE, paths, costs, budgets, remaining=lambda share: shares.append(share) or np.inf)
     rising, falling = [share for share in shares if share < 1], [share for share in shares if share == 1]
     assert len(falling) == 3 and shares == [*rising, *falling]
     assert sorted(set(rising)) == pytest.approx([max(rising) * part / 4 for part in (1, 2, 3, 4)])

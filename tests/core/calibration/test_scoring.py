@@ -9,7 +9,7 @@ from otcache_core.calibration.metrics import DEFAULT, distance, geometric_mean, 
 from otcache_core.calibration.scoring import Scorer
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.rollout import Counted, Rollouts, record
-from otcache_core.sampling.trajectory import Spool
+from otcache_core.sampling.trajectory import TrajectoryStore
 from otcache_core.schedules.schedule import Predictor
 
 
@@ -164,7 +164,7 @@ def test_a_scorer_without_cases_is_our_error(recording, cases, fit_cases):
 
 
 def test_a_scorer_takes_spooled_trajectories(recording):
-    spool = Spool(max_bytes=0)
+    spool = TrajectoryStore(max_bytes=0)
     for run in recording.trajectories:
         spool.append(run)
     spooled = Scorer(recording.generator, recording.cases, spool, fit_cases=2)

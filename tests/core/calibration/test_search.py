@@ -316,7 +316,7 @@ def test_a_search_killed_inside_a_trial_goes_on_where_it_stopped(tmp_path, after
         scorer, 4, 14, starts, storage=str(storage), progress=lambda now: told.append(now.done)
     )
     now = stored(storage, scorer, 4)
-    assert told == list(range(after + 1, 15))
+    assert told == [*([after] if after else []), *range(after + 1, 15)], "where it stands, and each trial"
     assert len([trial for trial in now if trial.state in FINISHED]) == 14
     for trial in finished:  # none lost, none changed
         same = now[trial.number]

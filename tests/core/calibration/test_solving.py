@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mixture import MixtureGenerator, linear_sigmas
 from strategies import sigma_grids
 
-from otcache_core.calibration.inner_products import Recorded
+from otcache_core.calibration.inner_products import GramData
 from otcache_core.calibration.ladder import rehearsed_budgets
 from otcache_core.calibration.learnt_paths import EDGE, at_sigmas, even_steps, held_paths, paths, within
 from otcache_core.calibration.lessons import rehearsal_steps
@@ -223,7 +223,7 @@ def test_velocities_linear_in_sigma_are_known_everywhere(grid, other, seed):
         d = a + points[:-1, None] * b
         return (d @ d.T)[None]
 
-    seen = Recorded(grid, grams(grid), grams(grid)[None])
+    seen = GramData(grid, grams(grid), grams(grid)[None])
     moved = at_sigmas(seen, other)
     assert np.allclose(moved.grams, grams(other), atol=1e-8) and np.allclose(moved.bands[0], grams(other), atol=1e-8)
     same = at_sigmas(seen, grid)
@@ -416,4 +416,4 @@ def test_held_paths_need_nothing_where_denoised_latents_do_not_change():
     gram = (basis @ basis.T)[None]
     grid = linear_sigmas(steps)
     for budget in (3, 5):
-        assert max(held_paths(Recorded(grid, gram, gram[None]), budget)[budget]) <= 5
+        assert max(held_paths(GramData(grid, gram, gram[None]), budget)[budget]) <= 5

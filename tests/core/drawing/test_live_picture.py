@@ -12,9 +12,9 @@ from mixture import MixtureGenerator, linear_sigmas
 from otcache_core.calibration.live import CUT, SIDE, Live, best_so_far, thumbnail
 from otcache_core.calibration.pipeline import Settings, prepare, reference_schedule
 from otcache_core.calibration.recording import observe
-from otcache_core.calibration.search import Standing, Trial
+from otcache_core.calibration.search import SearchState, Trial
 from otcache_core.drawing.figures import to_image
-from otcache_core.drawing.live_picture import LINE, MARGIN, SIZE, live_figure
+from otcache_core.drawing.live_picture import BORDER, LINE, SIZE, live_figure
 from otcache_core.sampling.rollout import Counted, Rollouts
 
 CASES, SIGMAS = [1, 2, 3], linear_sigmas(20, 3.0)
@@ -27,7 +27,7 @@ def made(trials=((0.1, False), (0.05, True), (0.08, False)), shape=(64, 64), pic
     generator = torch.Generator().manual_seed(0)
     live = Live(8, 50, range(8, 16), "rmse", torch.rand(3, *shape, generator=generator))
     trials = tuple(Trial(*trial) for trial in trials)
-    standing = Standing(trials, 60, tuple(range(8)), float(np.nanmin(best_so_far(trials))))
+    standing = SearchState(trials, 60, tuple(range(8)), float(np.nanmin(best_so_far(trials))))
     live.search(standing, torch.rand(3, *shape, generator=generator) if picture else None)
     return live
 
@@ -70,7 +70,7 @@ def test_a_picture_is_kept_until_another_schedule_is_the_best():
     picture, standing = live.best, live.standing
     live.search(standing, None)
     assert live.best is picture
-    live.search(Standing(standing.trials, 60, (0, 9), 0.01), None)
+    live.search(SearchState(standing.trials, 60, (0, 9), 0.01), None)
     assert live.best is None
 
 
@@ -82,8 +82,8 @@ def test_every_pixel_of_both_pictures_is_shown():
     image = to_image(live_figure(live))
     assert image.shape == (SIZE[1], SIZE[0], 3)
     for number, picture in enumerate((live.full, live.best)):
-        top = MARGIN + LINE + number * (LINE + SIDE + 4)
-        shown = image[top : top + SIDE, MARGIN : MARGIN + SIDE]
+        top = BORDER + LINE + number * (LINE + SIDE + 4)
+        shown = image[top : top + SIDE, BORDER : BORDER + SIDE]
         np.testing.assert_allclose(shown, picture.repeat(3, 0).repeat(3, 1), atol=1 / 255)
 
 
@@ -195,9 +195,11 @@ def test_a_search_that_goes_on_begins_with_the_earlier_trials(tmp_path):
     with pytest.raises(InterruptedError):
         Watched(settings, stop=5)
     resumed, whole = Watched(settings), Watched()
-    standing, _, best = resumed.seen[0]
+    begun, _, best = resumed.seen[0]  # what was found is seen before anything is tried
+    assert begun.trials == whole.seen[4][0].trials and best is None
+    standing, _, best = resumed.seen[1]
     assert standing.trials == whole.seen[5][0].trials
-    assert (best is None) == (standing.steps == whole.seen[4][0].steps)
+    assert (best is None) == (standing.steps == begun.steps)
     again = Watched(settings)
-    assert [best for _, _, best in again.seen] == [None] * 8 and again.seen[0][0] is None
+    assert [best for _, _, best in again.seen] == [None] * 9 and again.seen[0][0].trials == whole.seen[-1][0].trials
     assert again.result.anchor == whole.result.anchor

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from mixture import linear_sigmas
 
 from otcache_core.drawing.figures import COLOURS, PAPER, png_bytes
-from otcache_core.drawing.pictures import MARGIN, TITLE, error_map, side_by_side
+from otcache_core.drawing.pictures import BORDER, TITLE, error_map, side_by_side
 from otcache_core.drawing.plots import error_against_budget, overview, schedule_strips, spread, to_image, to_png, warps
 from otcache_core.schedules.schedule import make_schedule, trajectory_time, uniform_steps
 from otcache_core.schedules.transport import quantile_function, steps_at_budget
@@ -122,8 +122,8 @@ def test_spread_keeps_order_and_distance(places):
 def test_side_by_side_shows_every_pixel():
     picture = np.random.default_rng(0).random((16, 16, 3))
     image = to_image(side_by_side([[picture, None, picture]], ["a", "b", "c"], cell=32))
-    top = MARGIN + TITLE
-    shown = image[top : top + 32, MARGIN : MARGIN + 32]
+    top = BORDER + TITLE
+    shown = image[top : top + 32, BORDER : BORDER + 32]
     np.testing.assert_allclose(shown, picture.repeat(2, 0).repeat(2, 1), atol=1 / 255)
 
 

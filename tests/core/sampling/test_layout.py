@@ -20,7 +20,7 @@ from otcache_core.sampling.patches import Patches
 from otcache_core.sampling.predictors import combine_bands, fit_weights, mean_velocity
 from otcache_core.sampling.rehearsal import visit
 from otcache_core.sampling.rollout import record, sample
-from otcache_core.sampling.trajectory import Spool, Trajectory, gram_matrices, load_trajectory
+from otcache_core.sampling.trajectory import Trajectory, TrajectoryStore, gram_matrices, load_trajectory
 from otcache_core.schedules.interpolation import schedule_at
 from otcache_core.schedules.retiming import retime
 from otcache_core.schedules.schedule import BANDS, make_schedule
@@ -211,7 +211,7 @@ def test_recordings_keep_their_parts_in_files(runs, tmp_path):
     _, [one, _] = runs
     one.save(tmp_path / "a.safetensors")
     assert load_trajectory(tmp_path / "a.safetensors").layout.parts == one.layout.parts
-    spool = Spool(max_bytes=0)
+    spool = TrajectoryStore(max_bytes=0)
     spool.append(one)
     assert spool[0].layout.parts == one.layout.parts
     with pytest.raises(OTCacheError, match="parts"):

@@ -84,7 +84,7 @@ def test_forgetting_under_a_tiny_limit_changes_nothing_but_the_work(recording, k
     for path in data.draw(st.lists(step_sets(STEPS), min_size=2, max_size=5)):
         ours, theirs = small.run(path), large.run(path)
         assert torch.equal(ours[0], theirs[0]) and ours[1] == theirs[1]
-        assert len(small._nodes) <= max(room, 1) and small._bytes == one * len(small._nodes)
+        assert len(small._states) <= max(room, 1) and small._bytes == one * len(small._states)
         work += len(needs_evaluation(path)) * len(recording.cases)
         assert counted.evaluations <= work  # never more than without any sharing
 
@@ -143,7 +143,7 @@ def test_fitted_rows_of_unseen_cases_equal_a_stepwise_run(recording, kind):
 
 def test_each_segment_is_fitted_to_land_on_the_recorded_latent(recording):
     path, runs = (0, 3, 7), rollouts(recording, ridge=1e-9)
-    node = runs.node(path[:2])
+    node = runs.state_at(path[:2])
     recorded = torch.stack([run.x[7] for run in recording.trajectories])
     span = float(recording.sigmas[7] - recording.sigmas[3])
     row = fit_weights(
@@ -153,7 +153,7 @@ def test_each_segment_is_fitted_to_land_on_the_recorded_latent(recording):
         1e-9,
     )
     landed = node.x + span * (row[0] * node.d[0] + row[1] * node.d[1])
-    torch.testing.assert_close(runs.node(path).x, landed, atol=1e-12, rtol=0)
+    torch.testing.assert_close(runs.state_at(path).x, landed, atol=1e-12, rtol=0)
     for change in ((1e-3, 0.0), (0.0, -1e-3)):
         other = node.x + span * ((row[0] + change[0]) * node.d[0] + (row[1] + change[1]) * node.d[1])
         assert ((landed - recorded) ** 2).sum() < ((other - recorded) ** 2).sum()
@@ -163,14 +163,14 @@ def test_two_bands_are_fitted_by_default_and_land_nearer_than_one(recording):
     path, runs = (0, 3, 7), Rollouts(recording.generator, recording.cases, recording.trajectories)
     assert runs.predictor == FITTED == Predictor(kind="fitted", bands=2)
     recorded = torch.stack([run.x[3] for run in recording.trajectories])
-    ours, theirs = (((r.node(path[:2]).x - recorded) ** 2).sum() for r in (runs, rollouts(recording)))
+    ours, theirs = (((r.state_at(path[:2]).x - recorded) ** 2).sum() for r in (runs, rollouts(recording)))
     assert ours < theirs
     assert [len(row) for row in runs.run(path)[1]] == [2, 4, 6]
 
 
 def test_more_budget_than_the_history_keeps_only_the_history(recording):
-    node = rollouts(recording).node((0, 2, 4, 6, 8))
-    assert len(node.d) == HISTORY and all(len(row) <= HISTORY for row in node.rows)
+    state = rollouts(recording).state_at((0, 2, 4, 6, 8))
+    assert len(state.d) == HISTORY and all(len(row) <= HISTORY for row in state.rows)
 
 
 def test_record_is_plain_euler(recording):

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from otcache_core import files
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.layout import low_pass
-from otcache_core.sampling.trajectory import Spool, Trajectory, gram_matrices, load_trajectory
+from otcache_core.sampling.trajectory import Trajectory, TrajectoryStore, gram_matrices, load_trajectory
 
 SIGMAS = [1.0, 0.7, 0.2, 0.0]
 
@@ -241,11 +241,11 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def files_of(spool: Spool) -> list[Path]:
+def files_of(spool: TrajectoryStore) -> list[Path]:
     return sorted(Path(spool._folder.name).iterdir()) if spool._folder else []
 
 
-def in_memory(spool: Spool) -> int:
+def in_memory(spool: TrajectoryStore) -> int:
     """Bytes of the trajectories whose data are no file's."""
     return sum(tensor.nbytes for run in spool for tensor in (run.x, run.d) if not is_mapped(tensor))
 
@@ -266,7 +266,7 @@ def is_mapped(tensor) -> bool:
 @pytest.mark.parametrize("room", [0, 1, 2, 10])
 def test_spool_keeps_to_its_limit_and_reads_back_equal_data(room):
     runs = [trajectory(seed) for seed in range(5)]
-    spool = Spool(max_bytes=room * runs[0].nbytes + runs[0].nbytes // 2)
+    spool = TrajectoryStore(max_bytes=room * runs[0].nbytes + runs[0].nbytes // 2)
     for run in runs:
         spool.append(run)
         assert in_memory(spool) <= spool.max_bytes
@@ -280,14 +280,14 @@ def test_spool_keeps_to_its_limit_and_reads_back_equal_data(room):
 
 def test_spool_uses_room_left_by_a_large_run_for_a_small_one():
     large, small = trajectory(0), Trajectory([1.0, 0.0], *tensors(1, steps=1))
-    spool = Spool(max_bytes=large.nbytes - 1)
+    spool = TrajectoryStore(max_bytes=large.nbytes - 1)
     spool.append(large)
     spool.append(small)
     assert len(files_of(spool)) == 1 and spool[1] is small and same(spool[0], large)
 
 
 def test_spool_removes_its_folder():
-    spool = Spool(max_bytes=0)
+    spool = TrajectoryStore(max_bytes=0)
     spool.append(trajectory())
     folder = Path(spool._folder.name)
     kept = spool[0]
@@ -300,14 +300,14 @@ def test_spool_removes_its_folder():
 
 
 def test_spools_do_not_share_files():
-    first, second = Spool(0), Spool(0)
+    first, second = TrajectoryStore(0), TrajectoryStore(0)
     first.append(trajectory(1))
     second.append(trajectory(2))
     assert same(first[0], trajectory(1)) and same(second[0], trajectory(2))
 
 
 def test_writing_into_a_spooled_run_does_not_change_the_file():
-    spool = Spool(0)
+    spool = TrajectoryStore(0)
     spool.append(trajectory())
     spool[0].x.zero_()
     assert same(load_trajectory(files_of(spool)[0]), trajectory())
@@ -316,7 +316,7 @@ def test_writing_into_a_spooled_run_does_not_change_the_file():
 @pytest.mark.parametrize("room", [0, 2])
 def test_a_slice_of_a_spool_holds_trajectories(room):
     runs = [trajectory(seed) for seed in range(4)]
-    spool = Spool(max_bytes=room * runs[0].nbytes)
+    spool = TrajectoryStore(max_bytes=room * runs[0].nbytes)
     for run in runs:
         spool.append(run)
     assert all(isinstance(ours, Trajectory) for ours in spool[1:])

@@ -5,10 +5,10 @@ from collections.abc import Hashable
 from pathlib import Path
 
 from ..errors import OTCacheError
-from .same_model import RUNS, Signature, alike, digest
+from .same_model import RUNS, Signature, name_of_model
 
 
-class Memo:
+class MeasurementLog:
     """Measurements by key, one JSON line each, appended as they are made.
 
     Several processes may share a file; each knows what lay in it when it began, and what it measured itself. A line that is
@@ -61,22 +61,20 @@ def _frozen(key) -> Hashable:
     return tuple(map(_frozen, key)) if isinstance(key, (list, tuple)) else key
 
 
-def model_memo(folder: str | Path, name: str, runs: Signature) -> Memo:
-    """The memo in `folder` called `name` and something, of the model whose full runs these are; a new one if there is none.
+def model_log(folder: str | Path, name: str, runs: Signature) -> MeasurementLog:
+    """The log in `folder` called `name` and something, of the model whose full runs these are; a new one if there is none.
 
     Raises `OTCacheError` when it cannot be written.
     """
-    for path in sorted(Path(folder).glob(f"{name}-*.jsonl")):
-        if alike(_first(path), runs):
-            return Memo(path)
-    memo = Memo(Path(folder) / f"{name}-{digest(runs)}.jsonl")
-    if memo.get(RUNS) is None:
-        memo.put(RUNS, runs)
-    return memo
+    known = ((path.stem, _first(path)) for path in sorted(Path(folder).glob(f"{name}-*.jsonl")))
+    log = MeasurementLog(Path(folder) / f"{name_of_model(name, runs, known)}.jsonl")
+    if log.get(RUNS) is None:
+        log.put(RUNS, runs)
+    return log
 
 
 def _first(path: Path):
-    """The signature in a memo's first line, or None."""
+    """The signature in a log's first line, or None."""
     try:
         with path.open("rb") as file:
             key, value = json.loads(file.readline())
