@@ -32,6 +32,8 @@ from ...otcache_core.schedules.schedule import HISTORY
 from .block_passes import Capture, Group, Replay, Residuals, with_blocks
 
 Weights = Callable[[tuple[int, ...]], list[list[float]]]  # as `CachedRun.coefficients`, at the step's noise level
+TILES = "the model is called several times an evaluation with one conditioning, and its calls (tiles?) cannot be told apart"
+BROKEN = "this model's blocks cannot be replaced: ComfyUI's own call of them fails"  # Kandinsky 5's in 0.33
 
 
 class BlockReuse:
@@ -48,6 +50,7 @@ class BlockReuse:
         self.missed = False
         self.wanted = self.most = most
         self.size = 0  # bytes of one evaluation's residuals, once `limit` was told what is free
+        self._batch = 0  # of the latent; 0 where any will do
         self._step: int | None = None  # of the evaluation that is made now; None where nothing is reused or kept
         self._weights: Weights | None = None  # of a replay
         self._groups: dict[str, Group] = {}  # of the newest capture
@@ -77,10 +80,13 @@ class BlockReuse:
         self.size = sum(tensor.nbytes for _, residuals in parts for tensor in residuals.values())
         self.most = evaluations_that_fit(self.size, spare, self.wanted)
 
-    def clear(self) -> None:
-        """Free all residuals. The next may be of another size: `limit` is to be told again what is free."""
+    def clear(self, batch: int = 0) -> None:
+        """Free all residuals. The next may be of another size: `limit` is to be told again what is free.
+
+        batch: of the latents to come; a forward pass of another one a conditioning was cut or multiplied on its way.
+        """
         self._kept.clear()
-        self.most, self.size = self.wanted, 0
+        self.most, self.size, self._batch = self.wanted, 0, batch
 
     def apply_model(self, executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
         """One forward pass of the model: the APPLY_MODEL wrapper of a run. Gives the denoised latent, shaped like x."""
@@ -91,6 +97,12 @@ class BlockReuse:
         if self._step is None:
             return model(transformer_options)
         keys = _keys(x, c_crossattn, transformer_options)
+        # By number tiles could be told apart, but packs move theirs about from step to step.
+        if not self._used.isdisjoint(keys) or self._batch and len(x) != self._batch * len(keys):
+            self.problem = self.problem or TILES
+        if self.problem:
+            self.missed = True
+            return model(transformer_options)
         self._used.update(keys)
         if self._weights:
             histories = [self._kept[key].by_step() if key in self._kept else {} for key in keys]
@@ -103,8 +115,12 @@ class BlockReuse:
 
                 return weighted(x, self._weights(steps), [partial(held, step) for step in steps], self.layout)
             self.missed = True
-        blocks = Capture(self._groups, len(x))
-        output = model(with_blocks(transformer_options, blocks))
+        try:
+            with Capture(self._groups, len(x) if len(keys) > 1 else None) as blocks:
+                output = model(with_blocks(transformer_options, blocks))
+        except (AttributeError, KeyError, TypeError):
+            self.problem = BROKEN
+            return model(transformer_options)  # where the fault is elsewhere, it shows again
         self._keep(keys, blocks)
         return output
 
@@ -169,10 +185,10 @@ def _keys(x, context, transformer_options: dict) -> list[tuple]:
     """One key for each conditioning in the batch.
 
     The uuid alone does not tell conditionings apart: regional ones share it with their negative, a context window with the
-    next, and a pass without some layers (SkipLayerGuidance) with the pass with all.
+    next, and a pass without some layers (SkipLayerGuidance) or with other attention (PAG) with the pass with all.
     """
     uuids = transformer_options["uuids"]
-    others = transformer_options.get("patches_replace", {}).get("dit", {})
+    others = ((kind, name) for kind, names in transformer_options.get("patches_replace", {}).items() for name in names)
     window = getattr(transformer_options.get("context_window"), "index_list", None)
     same = (
         len(x) // len(uuids),

@@ -107,7 +107,7 @@ class HostRun:
             self._situation, self._observed = situation, -1
             self.cached.forget()
             if self.blocks:
-                self.blocks.clear()
+                self.blocks.clear(len(x))
         step, begins = self._finder.locate(sigma)
         keeps = begins or step != self._observed
         if self.cached.computes(step) or not self.cached.can_predict:
@@ -121,6 +121,9 @@ class HostRun:
             if not self.blocks.missed:
                 self._computed[-1] = False
                 return denoised
+            if self.blocks.problem:  # what was replayed before it showed does not count
+                self.blocks.compute()
+                denoised = executor(x, timestep, model_options, *args, **kwargs)
             self._check_blocks(x)
         else:
             self._computed[-1] = False

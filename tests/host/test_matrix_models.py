@@ -31,6 +31,8 @@ def test_a_model(host, case, level, request):
     assert 0 < found.error < 0.8
     finer = measure(host, case, level, steps=2 * STEPS, budget=2 * BUDGET)
     assert finer.made == 2 * BUDGET and finer.error < found.error, f"{found.error} -> {finer.error}"
+    assert len(found.streams) == (2 if tiny.audio else 0)
+    assert all(0 < fine < coarse < 0.8 for coarse, fine in zip(found.streams, finer.streams, strict=True)), found.streams
 
 
 @pytest.mark.parametrize("level", LEVELS)
