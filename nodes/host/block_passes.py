@@ -88,6 +88,9 @@ class Capture:
             return "this model calls its blocks in an order that cannot be replayed"
         if self._known and {n: g.last for n, g in self.groups.items()} != {n: g.last for n, g in self._known.items()}:
             return "this model does not call the same blocks every time"
+        for name, group in self.groups.items():
+            if not group.moving and not self._problem:  # what comes out may be what went in, written over
+                return f'nothing that the "{name}" give out is like what they take'
         return self._problem or self._between.problem
 
     def _measure(self, key, args, out) -> None:

@@ -41,16 +41,17 @@ class BlockReuse:
 
     Announce every evaluation with `capture`, `compute` or `replay`. Afterwards `missed` says whether a forward pass had to be
     computed although a replay was announced, and `problem` why this model's blocks cannot be reused, or "". most: evaluations
-    whose residuals are kept, at most; `limit` lowers it.
+    whose residuals are kept, at most; `limit` lowers it. batch: of the latents that are sampled, 0 where it is not known; a
+    pass with more for each conditioning holds parts of them.
     """
 
     def __init__(self, most: int = HISTORY, layout: Layout | None = None):
         self.layout = layout
         self.problem = ""
         self.missed = False
+        self.batch = 0
         self.wanted = self.most = most
         self.size = 0  # bytes of one evaluation's residuals, once `limit` was told what is free
-        self._batch = 0  # of the latent; 0 where any will do
         self._step: int | None = None  # of the evaluation that is made now; None where nothing is reused or kept
         self._weights: Weights | None = None  # of a replay
         self._groups: dict[str, Group] = {}  # of the newest capture
@@ -80,13 +81,10 @@ class BlockReuse:
         self.size = sum(tensor.nbytes for _, residuals in parts for tensor in residuals.values())
         self.most = evaluations_that_fit(self.size, spare, self.wanted)
 
-    def clear(self, batch: int = 0) -> None:
-        """Free all residuals. The next may be of another size: `limit` is to be told again what is free.
-
-        batch: of the latents to come; a forward pass of another one a conditioning was cut or multiplied on its way.
-        """
+    def clear(self) -> None:
+        """Free all residuals. The next may be of another size: `limit` is to be told again what is free."""
         self._kept.clear()
-        self.most, self.size, self._batch = self.wanted, 0, batch
+        self.most, self.size = self.wanted, 0
 
     def apply_model(self, executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
         """One forward pass of the model: the APPLY_MODEL wrapper of a run. Gives the denoised latent, shaped like x."""
@@ -98,7 +96,7 @@ class BlockReuse:
             return model(transformer_options)
         keys = _keys(x, c_crossattn, transformer_options)
         # By number tiles could be told apart, but packs move theirs about from step to step.
-        if not self._used.isdisjoint(keys) or self._batch and len(x) != self._batch * len(keys):
+        if not self._used.isdisjoint(keys) or self.batch and len(x) != self.batch * len(keys):
             self.problem = self.problem or TILES
         if self.problem:
             self.missed = True

@@ -94,6 +94,8 @@ class HostRun:
         sigma = float(timestep[0])  # the one wait for the device
         self._times.append(perf_counter())
         self._computed.append(True)
+        if self.blocks:
+            self.blocks.batch = len(x)
         if self._watches and reads_guidance(model_options, self.guider.model_options):
             self._go_on_in_full(READS_GUIDANCE)
         if not self._watches or sigma <= 0:
@@ -107,7 +109,7 @@ class HostRun:
             self._situation, self._observed = situation, -1
             self.cached.forget()
             if self.blocks:
-                self.blocks.clear(len(x))
+                self.blocks.clear()
         step, begins = self._finder.locate(sigma)
         keeps = begins or step != self._observed
         if self.cached.computes(step) or not self.cached.can_predict:
@@ -121,9 +123,6 @@ class HostRun:
             if not self.blocks.missed:
                 self._computed[-1] = False
                 return denoised
-            if self.blocks.problem:  # what was replayed before it showed does not count
-                self.blocks.compute()
-                denoised = executor(x, timestep, model_options, *args, **kwargs)
             self._check_blocks(x)
         else:
             self._computed[-1] = False

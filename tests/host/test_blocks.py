@@ -108,6 +108,15 @@ def test_a_conditioning_without_residuals_is_computed(passes):
     assert not passes.reuse.missed and passes.seen == [(1,)]
 
 
+def test_blocks_that_write_into_what_cannot_be_parted_are_not_reused(host):
+    """They give back the tensor that they took; two conditionings' tokens lie in one dimension."""
+    capture = host.module("nodes.host.block_passes").Capture({}, 2)
+    original = {"original_block": lambda args: {"img": args["img"].add_(1)}}
+    with capture:
+        capture.block(("double_block", 0), None, {"img": torch.zeros(5, 4)}, original)
+    assert "double_block" in capture.finish()
+
+
 def test_conditionings_that_are_no_longer_in_use_are_dropped(passes):
     passes.capture(0, PROMPT, OTHER)
     passes.capture(1, PROMPT)
