@@ -125,6 +125,11 @@ class Replay:
         ends = self._ends[key[0]] if key == group.last else {}
         return {n: ends.get(n, args.get(n)) for n in group.outputs}
 
+    @property
+    def reached(self) -> bool:
+        """Whether the pass came to the blocks at all."""
+        return bool(self._ends)
+
     def _moved(self, place, tensor):
         moved = tensor.clone()
         for chunk, residuals in zip(moved.chunk(len(self._kept)), self._kept, strict=True):

@@ -34,6 +34,7 @@ from .block_passes import Capture, Group, Replay, Residuals, with_blocks
 Weights = Callable[[tuple[int, ...]], list[list[float]]]  # as `CachedRun.coefficients`, at the step's noise level
 TILES = "the model is called several times an evaluation with one conditioning, and its calls (tiles?) cannot be told apart"
 BROKEN = "this model's blocks cannot be replaced: ComfyUI's own call of them fails"  # Kandinsky 5's in 0.33
+ANSWERED = "another cache or wrapper answers in place of the network"
 
 
 class BlockReuse:
@@ -109,7 +110,11 @@ class BlockReuse:
                 groups = self._kept[keys[0]].groups
 
                 def held(step: int):
-                    return model(with_blocks(transformer_options, Replay(groups, [kept[step] for kept in histories])))
+                    blocks = Replay(groups, [kept[step] for kept in histories])
+                    denoised = model(with_blocks(transformer_options, blocks))
+                    if not blocks.reached:
+                        self.missed, self.problem = True, ANSWERED
+                    return denoised
 
                 return weighted(x, self._weights(steps), [partial(held, step) for step in steps], self.layout)
             self.missed = True

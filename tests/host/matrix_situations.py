@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from matrix_cells import BUDGET, STEPS, measure
 from matrix_models import BETWEEN
-from sampling import ksampler
+from sampling import ksampler, sample_custom
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,63 @@ def uni3c(host, case, model, sampler):
     return plain(host, case, model, sampler)
 
 
+def detail_daemon(host, case, model, sampler):
+    """A sampler within another, which tells the model of less noise than there is, in the middle of the run above all."""
+    import comfy.samplers
+
+    inner = comfy.samplers.ksampler(sampler)
+
+    def sample(model, x, sigmas, **options):
+        first, last = float(sigmas[0]), float(sigmas[-1])
+
+        def told(x, sigma, **extra):
+            place = (first - float(sigma[0])) / (first - last)
+            return model(x, sigma * (1 - 0.1 * max(0.0, 1 - abs(2 * place - 1))), **extra)
+
+        told.inner_model, told.sigmas = model.inner_model, model.sigmas
+        return inner.sampler_function(told, x, sigmas, **options)
+
+    return sample_custom(host, case, model, comfy.samplers.KSAMPLER(sample))
+
+
+def normalized_attention(host, case, model, sampler):
+    """NAG: the network runs on every latent twice, with a negative prompt beside each, and one result is made of both."""
+    from comfy.patcher_extension import WrappersMP
+
+    (negative, _), = case.negative
+
+    def twice(executor, x, t, context, *args, **kwargs):
+        double = [torch.cat([arg] * 2) if torch.is_tensor(arg) and len(arg) == len(x) else arg for arg in args]
+        both = torch.cat([context, negative.to(context).expand(len(x), -1, -1)])
+        good, bad = executor(torch.cat([x] * 2), torch.cat([t] * 2), both, *double, **kwargs).chunk(2)
+        pushed = good + 2 * (good - bad)
+        return 0.5 * good + 0.5 * pushed * (good.norm() / pushed.norm())
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "nag", twice)
+    return plain(host, case, model, sampler)
+
+
+def unpacked_weights(host, case, model, sampler):
+    """GGUF: weights lie in a few bits each and are unpacked at every call of a layer."""
+    from unittest.mock import patch
+
+    class Packed(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.scale = layer.weight.abs().amax() / 127
+            self.packed, self.added = (layer.weight / self.scale).round().to(torch.int8), layer.bias
+
+        def forward(self, x):
+            return torch.nn.functional.linear(x, self.packed.to(x) * self.scale, self.added)
+
+    network = model.model.diffusion_model
+    with patch.object(network.double_blocks[0], "img_mlp", torch.nn.Sequential(
+        *(Packed(layer) if isinstance(layer, torch.nn.Linear) else layer for layer in network.double_blocks[0].img_mlp)
+    )):  # fmt: skip
+        return plain(host, case, model, sampler)
+
+
 def reference(host, case, model, sampler):
     """A picture to edit, as FLUX Kontext takes it: more tokens in every block."""
     positive, = host.run("ReferenceLatent", conditioning=case.positive, latent=picture(case))
@@ -350,5 +407,8 @@ SITUATIONS = {
     "tiles that move": Situation(tiles(batch=4, shift=2), no_blocks=TILES),
     "blockwise ControlNet": Situation(blockwise_controlnet, "Qwen-Image", no_blocks=BETWEEN,
                                       node="QwenImageDiffsynthControlnet"),
+    "Detail Daemon": Situation(detail_daemon),
+    "NAG": Situation(normalized_attention, no_blocks="is like what they take"),
+    "weights unpacked in use": Situation(unpacked_weights),
     "Uni3C": Situation(uni3c, "Wan 2.1 t2v", no_blocks=BETWEEN, node="WanUni3CControlnetApply"),
 }  # fmt: skip

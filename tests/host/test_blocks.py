@@ -1,6 +1,7 @@
 """Reuse of transformer blocks: whose residuals a skipped step combines, by which weights, and what they may take."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,6 +116,13 @@ def test_blocks_that_write_into_what_cannot_be_parted_are_not_reused(host):
     with capture:
         capture.block(("double_block", 0), None, {"img": torch.zeros(5, 4)}, original)
     assert "double_block" in capture.finish()
+
+
+def test_a_replay_that_does_not_come_to_the_blocks_was_answered_by_another(passes):
+    made = passes.capture(0, PROMPT)
+    passes.network = SimpleNamespace(_apply_model=lambda *args, **kwargs: made)
+    assert passes.replay(1, PROMPT, row=[1.0]) is made
+    assert passes.reuse.missed and "another cache" in passes.reuse.problem
 
 
 def test_conditionings_that_are_no_longer_in_use_are_dropped(passes):
