@@ -13,7 +13,7 @@ from ...otcache_core.schedules.schedule import Schedule
 from .known import with_learnt_weights
 from .run import HostRun
 from .run_report import Report
-from .suitability import fit_to_run
+from .suitability import check_slice, fit_to_run
 
 KEY = "otcache"
 LEVELS = ("output", "blocks")
@@ -33,6 +33,7 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
         def follow():
             sampling = guider.model_patcher.get_model_object("model_sampling")
             fitting = with_learnt_weights(fit_to_run(schedule, grid, sampling), guider, sampler, grid, layout)
+            check_slice(schedule, fitting)
             return CachedRun(fitting, layout)
 
         return HostRun(follow, grid, guider, sampler, level)
@@ -81,12 +82,11 @@ def _add_hooks(run, model_options: dict) -> None:
         return run.sampler_sample(executor, *args, **kwargs)
 
     def apply_model(executor, *args, **kwargs):
-        return run.blocks.apply_model(executor, *args, **kwargs) if run.blocks else executor(*args, **kwargs)
+        return run.apply_model(executor, *args, **kwargs)
 
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, model_options, is_model_options=True)
     add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, sampler_sample, model_options, is_model_options=True)
-    if run.blocks:
-        add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, model_options, is_model_options=True)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, model_options, is_model_options=True)
 
 
 def without_cache(model):

@@ -27,8 +27,6 @@ class Lesson:
     run that is made in full anyway, and records only. asked: the budget of the next runs, 0 for any.
     """
 
-    blocks = None
-
     def __init__(
         self, grid: np.ndarray, layout: Layout, guider, sampler, origin: Origin, known: Statistics | None,
         keep: Callable[[Statistics], str], rehearses: bool = True, say: Callable[[str], None] | None = None, asked: int = 0,
@@ -53,6 +51,10 @@ class Lesson:
         if self._rehearsing:
             comfy.model_management.throw_exception_if_processing_interrupted()
         return self._run.predict_noise(*args, **kwargs)
+
+    def apply_model(self, *args, **kwargs):
+        """The APPLY_MODEL wrapper, of the run and of its rehearsals."""
+        return self._run.apply_model(*args, **kwargs)
 
     def sampler_sample(
         self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False

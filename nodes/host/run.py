@@ -15,11 +15,12 @@ from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.response import Response
 from ...otcache_core.sampling.step_finder import StepFinder
+from .answers import Answers, is_compiled
 from .blocks import BlockReuse
 from .run_report import KeptResiduals, Report
 from .sampler_response import sampler_response
-from .suitability import EULER, READS_GUIDANCE, check_sampler, learnt, other_bands, other_model, reads_guidance, suits
-from .time_ranges import time_range, time_ranges
+from .suitability import EULER, check_sampler, learnt, other_bands, other_model, suits
+from .understanding import IN_TURN, Calls, unfit
 
 HELD = "the sampler adds noise, or what it does cannot be told, so that skipped steps hold the denoised latent"
 NEARER = "the sampler adds noise, and the denoised latent that is held then comes nearer to the full run"
@@ -27,7 +28,7 @@ FOREIGN = (
     "the weights were fitted to {} and do not suit this sampler, so that skipped steps hold: one run with OT Auto Cache learns "
     "those of this sampler"
 )
-COMPILE_KEY = "torch.compile"  # of ComfyUI's set_torch_compile_wrapper
+NEVER_TAUGHT = "no evaluation gave a velocity of the model's"
 
 
 class HostRun:
@@ -48,7 +49,8 @@ class HostRun:
             self.note = learnt(self.cached.schedule)
             told = other_model(self.cached.schedule, type(guider.model_patcher.model).__name__), other_bands(self.cached)
             self.warning = "; ".join(filter(None, told))
-            self._finder = StepFinder(sigmas, churned(sigmas, getattr(sampler, "extra_options", {})))
+            self._starts = churned(sigmas, getattr(sampler, "extra_options", {}))
+            self._finder = StepFinder(sigmas, self._starts)
         except OTCacheError as error:
             self.reason = re.sub(r"^The ", "the ", str(error)).rstrip(".")  # it stands within a sentence
         self._watches = self.cached is not None and self.cached.watches
@@ -58,9 +60,7 @@ class HostRun:
             self.blocks = None if self.level_reason else BlockReuse(self.cached.combines, self.cached.layout)
         self._residuals = KeptResiduals()
         self._level = "blocks" if level == "blocks" and not self.level_reason else "output"
-        self._ranges = None
-        self._hooked: list[tuple] = []
-        self._situation = None
+        self._calls, self._answers = Calls(guider), Answers()
         self._observed = -1
         self._times: list[float] = []
         self._computed: list[bool] = []
@@ -77,6 +77,10 @@ class HostRun:
             return Response()
         response = sampler_response(self._sampler, guider, sigmas, extra_args, noise)
         schedule = self.cached.schedule
+        if why := unfit(response, StepFinder(schedule.sigmas, self._starts), schedule.steps):
+            self._go_on_in_full(why)
+            return response
+        self._calls.expected = response.asked
         if not suits(schedule, self._sampler, response):
             self.cached = CachedRun(schedule.replace(predictor={"kind": "hold"}, weights=None), self.cached.layout)
             self.warning = FOREIGN.format(schedule.sampler or EULER)
@@ -88,55 +92,66 @@ class HostRun:
                 self._leave_blocks(NEARER)
         return response
 
+    def apply_model(self, executor, *args, **kwargs):
+        """One pass of the model: the APPLY_MODEL wrapper of a run."""
+        counted = partial(self._answers.apply_model, executor)
+        return self.blocks.apply_model(counted, *args, **kwargs) if self.blocks else counted(*args, **kwargs)
+
     def predict_noise(self, executor, x, timestep, model_options=None, *args, **kwargs):
         """The guided denoised latent at `x`: the model's own, or predicted. The PREDICT_NOISE wrapper of a run."""
         model_options = {} if model_options is None else model_options  # as in ComfyUI's own
-        sigma = float(timestep[0])  # the one wait for the device
+        levels = timestep.flatten().tolist()  # the one wait for the device
+        sigma = levels[0]
         self._times.append(perf_counter())
         self._computed.append(True)
         if self.blocks:
             self.blocks.batch = len(x)
-        if self._watches and reads_guidance(model_options, self.guider.model_options):
-            self._go_on_in_full(READS_GUIDANCE)
-        if not self._watches or sigma <= 0:
-            return executor(x, timestep, model_options, *args, **kwargs)
-        if self._ranges is None:
-            self._look_at_conds(timestep.dtype)
-        # With another latent, other conditionings in use or hooks of another strength, older evaluations no longer apply.
-        in_use = [start >= sigma >= end for start, end in self._ranges]
-        situation = (x.shape, x.device, *in_use, *self._strengths(timestep, sigma, model_options))
-        if situation != self._situation:
-            self._situation, self._observed = situation, -1
-            self.cached.forget()
-            if self.blocks:
-                self.blocks.clear()
+        evaluate = partial(executor, x, timestep, model_options, *args, **kwargs)
+        if self._watches and (why := self._calls.problem(levels, model_options)):
+            self._go_on_in_full(why)
+        if not self._watches or not sigma > 0:
+            return evaluate()
+        # With another latent, other conditionings in use or other guidance, older evaluations no longer apply.
+        if self._answers.was_empty() | self._calls.changes(x, timestep, sigma, model_options):
+            self._forget()
+            if self.blocks and self._calls.controlled:
+                self._leave_blocks("a ControlNet is applied, which would have to run on every skipped step")
+            if self._calls.in_turn:
+                self._go_on_in_full(IN_TURN)
+                return evaluate()
         step, begins = self._finder.locate(sigma)
         keeps = begins or step != self._observed
-        if self.cached.computes(step) or not self.cached.can_predict:
-            if self.blocks:
-                self.blocks.capture(step) if keeps else self.blocks.compute()
-            denoised = executor(x, timestep, model_options, *args, **kwargs)
-            self._check_blocks(x)
-        elif self.blocks:
-            self.blocks.replay(step, partial(self._block_weights, sigma))
-            denoised = executor(x, timestep, model_options, *args, **kwargs)
-            if not self.blocks.missed:
-                self._computed[-1] = False
-                return denoised
-            self._check_blocks(x)
-        else:
+        skips = self.cached.can_predict(step) and not self.cached.computes(step)
+        if skips and not self.blocks:
             self._computed[-1] = False
             return self.cached.denoised(step, x, sigma)
+        if skips:
+            self.blocks.replay(step, partial(self._block_weights, sigma))
+        elif self.blocks:
+            self.blocks.capture(step) if keeps else self.blocks.compute()
+        given, problem, teaches, anew = self._answers.to(evaluate, x, self.guider, replayed=skips)
+        if problem:
+            self._go_on_in_full(problem)
+            return given
+        if skips and not self.blocks.missed:
+            self._computed[-1] = False
+            return given
         self._extra += not self.cached.computes(step)
-        if keeps:
-            self._observed = step
-            self.cached.evaluated(step, x, denoised, sigma)
-        return denoised
+        if teaches:
+            self._check_blocks(x)
+            if anew:
+                self.cached.forget()
+            if keeps:
+                self._observed = step
+                self.cached.evaluated(step, x, given, sigma)
+        return given
 
     def finish(self, output) -> Report:
         """The report of the run that gave `output`."""
         output.flatten()[:1].cpu()  # a GPU's last evaluation may still be under way
         times = [*self._times, perf_counter()]
+        if self._watches and all(self._computed) and self._answers.useless:
+            self.reason = NEVER_TAUGHT
         return Report(
             steps=self.steps,
             evaluations=sum(self._computed),
@@ -146,7 +161,7 @@ class HostRun:
             reason=self.reason,
             level_reason=self.level_reason,
             warning=self.warning,
-            note=self.note,
+            note="; ".join(filter(None, (self.note, *self._answers.notes))),
             hint=self.hint,
             residuals=self._residuals,
             seconds=tuple(float(second) for second in np.diff(times)),
@@ -159,15 +174,23 @@ class HostRun:
             self.cached.forget()
         if self.blocks:
             self.blocks.clear()
-        self.guider, self._hooked = None, []
+        self._answers.close()
+        self._calls.close()
+        self.guider = None
+
+    def _forget(self) -> None:
+        self._observed = -1
+        self.cached.forget()
+        self._answers.forget()
+        if self.blocks:
+            self.blocks.clear()
 
     def _go_on_in_full(self, why: str) -> None:
         self.reason, self.level_reason, self.warning, self.note = why, "", "", ""
-        self._watches = False
-        self.cached.forget()
-        if self.blocks:
-            self.blocks.clear()
-            self.blocks, self._residuals = None, KeptResiduals()
+        self._watches, self._extra = False, 0
+        self._forget()
+        self._answers.close()
+        self.blocks, self._residuals = None, KeptResiduals()
 
     def _block_weights(self, sigma: float, steps: tuple[int, ...]) -> list[list[float]]:
         """How a skipped step at `sigma` combines the evaluations made at `steps`; [[1.0]] would hold the newest of them."""
@@ -185,27 +208,6 @@ class HostRun:
         self.level_reason, self._level, self._residuals = why, "output", KeptResiduals()
         self.blocks.clear()
         self.blocks = None
-
-    def _look_at_conds(self, dtype: torch.dtype) -> None:
-        # Not before the first evaluation: percents become sigmas once the model is loaded.
-        conds = [cond for group in self.guider.conds.values() for cond in group or ()]
-        self._ranges = time_ranges(conds, dtype)
-        # ComfyUI looks at the hooks of default conditionings only where these fill a gap.
-        hooked = [cond for cond in conds if cond.get("hooks") and "default" not in cond]
-        self._hooked = [(cond["hooks"], *time_range(cond, dtype)) for cond in hooked]
-        if self.blocks and any("control" in cond for cond in conds):
-            self._leave_blocks("a ControlNet is applied, which would have to run on every skipped step")
-
-    def _strengths(self, timestep, sigma: float, model_options: dict) -> list[float]:
-        """The strengths of the hooks at this evaluation.
-
-        Moves their keyframes on as ComfyUI does in an evaluation, since keyframes may last a number of those.
-        """
-        for hooks, start, end in self._hooked:
-            if start >= sigma >= end:
-                patcher = self.guider.inner_model.current_patcher
-                patcher.prepare_hook_patches_current_keyframe(timestep, hooks, model_options)
-        return [hook.strength for hooks, *_ in self._hooked for hook in hooks.hooks]
 
 
 def spare_memory(model, x) -> int:
@@ -229,7 +231,6 @@ def _no_blocks(guider) -> str:
     if guider.model_patcher.get_additional_models_with_key("multigpu"):
         # Their threads would write into one BlockReuse, and a conditioning's residuals lie on the GPU that it ran on last.
         return "the model runs on several GPUs"
-    wrappers = guider.model_options.get("transformer_options", {}).get("wrappers", {})
-    if COMPILE_KEY in wrappers.get("apply_model", {}):
+    if is_compiled(guider.model_options):
         return "the model is compiled as a whole"
     return ""

@@ -12,6 +12,8 @@ from .layout import Layout
 from .predictors import combine, mean_velocity, mean_velocity_step, ramp_slope, slope_weights
 from .response import Response
 
+AHEAD = 2  # steps that a sampler may look ahead before it comes back
+
 
 class CachedRun:
     """Drives one run of a schedule; made at its start, dropped at its end.
@@ -45,10 +47,15 @@ class CachedRun:
         """Take in what the sampler makes of velocities, before its first step."""
         self.response = response
 
-    @property
-    def can_predict(self) -> bool:
-        """Whether there is an evaluation to predict from."""
-        return bool(self._history)
+    def can_predict(self, step: int) -> bool:
+        """Whether the evaluation is there that `step` goes out from: the schedule's newest one before it, or one made since.
+
+        A sampler that went back up has none, but for those that look a step or two ahead and come back (heunpp2).
+        """
+        if not self._history:
+            return False
+        newest, chosen = self._history[0][0], self.schedule.compute_steps
+        return chosen[bisect_right(chosen, step) - 1] <= newest <= step + AHEAD
 
     @property
     def watches(self) -> bool:

@@ -312,9 +312,9 @@ def test_fitted_weights_are_used_again_when_their_evaluations_are_there(kind):
 def test_after_forgetting_the_next_step_has_to_be_evaluated(kind):
     run = CachedRun(schedule(linear_sigmas(8), (0, 2), kind))
     run.observe(0, torch.ones(2, 2))
-    assert run.can_predict
+    assert run.can_predict(1)
     run.forget()
-    assert not run.can_predict
+    assert not run.can_predict(1)
     with pytest.raises(OTCacheError, match="before any evaluation"):
         run.predict(1)
 

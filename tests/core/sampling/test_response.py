@@ -71,7 +71,8 @@ def noisy(amount, scaled=False):
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("amount", [0.05, 1.0])
 def test_added_noise_is_astray(amount, scaled):
-    assert respond(noisy(amount, scaled), STEPS) == Response(astray=True)
+    found = respond(noisy(amount, scaled), STEPS)
+    assert found == Response(astray=True, asked=tuple(float(sigma) for sigma in SIGMAS[:-1]))
 
 
 def test_samplers_of_several_evaluations_or_none_that_is_linear_have_no_moves():
@@ -91,7 +92,25 @@ def test_samplers_of_several_evaluations_or_none_that_is_linear_have_no_moves():
             x = x + d * d.abs() * float(following - sigma)
         return x
 
-    assert respond(twice, STEPS) == respond(squared, STEPS) == Response()
+    stages = tuple(float(sigma) for i, sigma in enumerate(SIGMAS[:-1]) for _ in range(2 if i else 1))
+    assert respond(twice, STEPS) == Response(asked=stages)
+    assert respond(squared, STEPS) == Response(asked=tuple(float(sigma) for sigma in SIGMAS[:-1]))
+
+
+def test_noise_levels_that_depend_on_what_the_model_gives_are_told_from_fixed_stages():
+    """A solver that halves its step where latents move fast; one that always makes the halves is no such."""
+    def halving(starts, model, always=False):
+        x, points = starts.view(-1, 1), [float(sigma) for sigma in SIGMAS]
+        while len(points) > 1:
+            d = (x - model(x, points[0])) / points[0]
+            if (always or float(d.abs().max()) > 0.9) and points[0] - points[1] > 0.03:
+                points.insert(1, (points[0] + points[1]) / 2)
+            x = x + d * (points[1] - points.pop(0))
+        return x
+
+    assert respond(halving, STEPS).adaptive
+    fixed = respond(lambda starts, model: halving(starts, model, True), STEPS)
+    assert not fixed.adaptive and len(fixed.asked) > STEPS
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyError, None])
