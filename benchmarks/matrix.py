@@ -94,6 +94,9 @@ def measured(full: bool) -> dict:
         models["Wan 2.2, two experts"] = row("Wan 2.2, two experts", LEVELS, partial(two_experts, host))
         situations, samplers = {}, {}
         for name, situation in SITUATIONS.items():
+            if situation.node and situation.node not in host.classes:
+                situations[name], samplers[name] = (dict.fromkeys(columns, ABSENT) for columns in (LEVELS, SAMPLERS))
+                continue
             case = cases[situation.model]
             cell, core = partial(cell_of, host, case, name), partial(situation.run, host, case, case.model)
             situations[name] = row(name, LEVELS, partial(cell, sampler="euler"), lambda _, core=core: core("euler"))

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import torch
 
+from .between_blocks import BetweenBlocks
+
 NAMES = ("double_block", "single_block")
 MOST_BLOCKS = 200  # of one name
 
@@ -38,18 +40,26 @@ class Group(NamedTuple):
 
 
 class Capture:
-    """A forward pass in full that measures the residual of every group.
+    """A forward pass in full that measures the residual of every group; a context manager around it.
 
-    known: the groups of an earlier pass of this model, or {}. batch: size of dimension 0 that block tensors must have.
+    known: the groups of an earlier pass of this model, or {}. batch: size of dimension 0 that block tensors must have, for
+    residuals to be parted by conditioning; None where there is one only.
     """
 
-    def __init__(self, known: dict[str, Group], batch: int):
+    def __init__(self, known: dict[str, Group], batch: int | None):
         self.groups: dict[str, Group] = {}
         self.residuals: Residuals = {}
         self._known, self._batch = known, batch
         self._first: dict[str, torch.Tensor] = {}
         self._called = []
         self._problem = ""
+        self._between = BetweenBlocks()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._between.close()
 
     def block(self, key, other, args, extra):
         """Stands for the block `key`, which another node's replacement `other` may stand for as well."""
@@ -60,10 +70,12 @@ class Capture:
             # A copy, because models write into it. Which tensors come out again is known from the second pass on.
             names = known.outputs if known else [n for n, v in args.items() if torch.is_tensor(v)]
             self._first = {n: args[n].clone() for n in names if torch.is_tensor(args.get(n))}
+        self._between.enter()
         out = other(args, extra) if other else extra["original_block"](args)
         self._called.append(key)
         if not known or key == known.last:
             self._measure(key, args, out)
+        self._between.leave([out[n] for n in (known or self.groups[name]).moving])
         return out
 
     def finish(self) -> str:
@@ -76,13 +88,17 @@ class Capture:
             return "this model calls its blocks in an order that cannot be replayed"
         if self._known and {n: g.last for n, g in self.groups.items()} != {n: g.last for n, g in self._known.items()}:
             return "this model does not call the same blocks every time"
-        return self._problem
+        for name, group in self.groups.items():
+            if not group.moving and not self._problem:  # what comes out may be what went in, written over
+                return f'nothing that the "{name}" give out is like what they take'
+        return self._problem or self._between.problem
 
     def _measure(self, key, args, out) -> None:
         moving = []
         for n, v in out.items():
             first = self._first.get(n)
-            if torch.is_tensor(v) and first is not None and v.shape == first.shape and len(v) == self._batch:
+            parted = self._batch is None or torch.is_tensor(v) and len(v) == self._batch
+            if torch.is_tensor(v) and first is not None and v.shape == first.shape and parted:
                 moving.append(n)
             elif v is not None and v is not args.get(n):  # SD3's last block has no text; replacements return other inputs
                 self._problem = f'the blocks\' output "{n}" has no input like it'
@@ -108,6 +124,11 @@ class Replay:
             self._ends[key[0]] = {n: self._moved((key[0], n), args[n]) for n in group.moving}
         ends = self._ends[key[0]] if key == group.last else {}
         return {n: ends.get(n, args.get(n)) for n in group.outputs}
+
+    @property
+    def reached(self) -> bool:
+        """Whether the pass came to the blocks at all."""
+        return bool(self._ends)
 
     def _moved(self, place, tensor):
         moved = tensor.clone()

@@ -32,6 +32,9 @@ from ...otcache_core.schedules.schedule import HISTORY
 from .block_passes import Capture, Group, Replay, Residuals, with_blocks
 
 Weights = Callable[[tuple[int, ...]], list[list[float]]]  # as `CachedRun.coefficients`, at the step's noise level
+TILES = "the model is called several times an evaluation with one conditioning, and its calls (tiles?) cannot be told apart"
+BROKEN = "this model's blocks cannot be replaced: ComfyUI's own call of them fails"  # Kandinsky 5's in 0.33
+ANSWERED = "another cache or wrapper answers in place of the network"
 
 
 class BlockReuse:
@@ -39,13 +42,15 @@ class BlockReuse:
 
     Announce every evaluation with `capture`, `compute` or `replay`. Afterwards `missed` says whether a forward pass had to be
     computed although a replay was announced, and `problem` why this model's blocks cannot be reused, or "". most: evaluations
-    whose residuals are kept, at most; `limit` lowers it.
+    whose residuals are kept, at most; `limit` lowers it. batch: of the latents that are sampled, 0 where it is not known; a
+    pass with more for each conditioning holds parts of them.
     """
 
     def __init__(self, most: int = HISTORY, layout: Layout | None = None):
         self.layout = layout
         self.problem = ""
         self.missed = False
+        self.batch = 0
         self.wanted = self.most = most
         self.size = 0  # bytes of one evaluation's residuals, once `limit` was told what is free
         self._step: int | None = None  # of the evaluation that is made now; None where nothing is reused or kept
@@ -91,6 +96,12 @@ class BlockReuse:
         if self._step is None:
             return model(transformer_options)
         keys = _keys(x, c_crossattn, transformer_options)
+        # By number tiles could be told apart, but packs move theirs about from step to step.
+        if not self._used.isdisjoint(keys) or self.batch and len(x) != self.batch * len(keys):
+            self.problem = self.problem or TILES
+        if self.problem:
+            self.missed = True
+            return model(transformer_options)
         self._used.update(keys)
         if self._weights:
             histories = [self._kept[key].by_step() if key in self._kept else {} for key in keys]
@@ -99,12 +110,20 @@ class BlockReuse:
                 groups = self._kept[keys[0]].groups
 
                 def held(step: int):
-                    return model(with_blocks(transformer_options, Replay(groups, [kept[step] for kept in histories])))
+                    blocks = Replay(groups, [kept[step] for kept in histories])
+                    denoised = model(with_blocks(transformer_options, blocks))
+                    if not blocks.reached:
+                        self.missed, self.problem = True, ANSWERED
+                    return denoised
 
                 return weighted(x, self._weights(steps), [partial(held, step) for step in steps], self.layout)
             self.missed = True
-        blocks = Capture(self._groups, len(x))
-        output = model(with_blocks(transformer_options, blocks))
+        try:
+            with Capture(self._groups, len(x) if len(keys) > 1 else None) as blocks:
+                output = model(with_blocks(transformer_options, blocks))
+        except (AttributeError, KeyError, TypeError):
+            self.problem = BROKEN
+            return model(transformer_options)  # where the fault is elsewhere, it shows again
         self._keep(keys, blocks)
         return output
 
@@ -169,10 +188,10 @@ def _keys(x, context, transformer_options: dict) -> list[tuple]:
     """One key for each conditioning in the batch.
 
     The uuid alone does not tell conditionings apart: regional ones share it with their negative, a context window with the
-    next, and a pass without some layers (SkipLayerGuidance) with the pass with all.
+    next, and a pass without some layers (SkipLayerGuidance) or with other attention (PAG) with the pass with all.
     """
     uuids = transformer_options["uuids"]
-    others = transformer_options.get("patches_replace", {}).get("dit", {})
+    others = ((kind, name) for kind, names in transformer_options.get("patches_replace", {}).items() for name in names)
     window = getattr(transformer_options.get("context_window"), "index_list", None)
     same = (
         len(x) // len(uuids),

@@ -106,6 +106,8 @@ class HostRun:
         sigma = levels[0]
         self._times.append(perf_counter())
         self._computed.append(True)
+        if self.blocks:
+            self.blocks.batch = len(x)
         evaluate = partial(executor, x, timestep, model_options, *args, **kwargs)
         if self._watches and (why := self._calls.problem(levels, model_options)):
             self._go_on_in_full(why)

@@ -20,7 +20,7 @@ class Cell:
     exact: whether computing every step gave core's result, bit for bit. wanted: evaluations that the reports name; made: as
     counted inside the model, of the whole network at output level, of its blocks at block level; asked: by the sampler.
     used: the level that the report names. reason: the report's, of the level or of a run in full. error: relative L2 distance
-    to the run in full. finite: of output.
+    to the run in full; streams: of each part of a packed latent, picture first. finite: of output.
     """
 
     exact: bool
@@ -31,6 +31,7 @@ class Cell:
     reason: str
     error: float
     finite: bool
+    streams: tuple[float, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -40,7 +41,8 @@ class Cell:
     @property
     def text(self) -> str:
         """The cell in a few words."""
-        words = [f"{self.made}/{self.asked}", f"{self.error:.2g}"]
+        each = ", ".join(f"{name} {error:.2g}" for name, error in zip(("picture", "sound"), self.streams, strict=False))
+        words = [f"{self.made}/{self.asked}", f"{self.error:.2g}" + (f" ({each})" if each else "")]
         words += ["in full" if self.made == self.asked else f"{self.used} instead"] if self.reason else []
         words += [] if self.exact else ["NOT EXACT"]
         words += [] if self.finite else ["NOT FINITE"]
@@ -100,11 +102,16 @@ def measure(host, case, level: str, sample=None, steps: int = STEPS, budget: int
         whole = set(whole)
     else:  # several evaluations may have one noise level: as many passes make one as in the run in full
         whole = [whole[i] for i in range(0, len(whole), round(len(passes) / sum(report.asked for report in cached.reports)))]
-    return cell(core, exact, ours, cached.reports, len(whole), len(set(first)), len(set(last)))
+    return cell(core, exact, ours, cached.reports, len(whole), len(set(first)), len(set(last)), case.latent["samples"])
 
 
-def cell(core, exact, ours, reports, whole: int, first: int, last: int) -> Cell:
-    """One cell of runs that were measured otherwise; whole, first, last: evaluations in which these ran."""
+def cell(core, exact, ours, reports, whole: int, first: int, last: int, latent=None) -> Cell:
+    """One cell of runs that were measured otherwise.
+
+    whole, first, last: evaluations in which these ran. latent: where its parts are to be told apart.
+    """
+    packed = getattr(latent, "is_nested", False)
+    sizes = [part.numel() for part in latent.unbind()] if packed else []
     used = reports[-1].level
     return Cell(
         exact=exact,
@@ -113,9 +120,15 @@ def cell(core, exact, ours, reports, whole: int, first: int, last: int) -> Cell:
         asked=sum(report.asked for report in reports),
         used=used,
         reason="; ".join(dict.fromkeys(report.reason or report.level_reason for report in reports)),
-        error=float((ours - core).norm() / core.norm()),
+        error=distance(ours, core),
+        streams=tuple(map(distance, ours.split(sizes), core.split(sizes))) if packed else (),
         finite=bool(ours.isfinite().all() and core.std() > 1e-3),
     )
+
+
+def distance(ours, core) -> float:
+    """Relative L2 distance of two vectors."""
+    return float((ours - core).norm() / core.norm())
 
 
 def two_experts(host, level: str, switch: int = STEPS // 2) -> Cell:

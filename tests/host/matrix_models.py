@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 TOKENS = 5  # of every prompt
 NONE = "this model offers no replaceable transformer blocks"
+BETWEEN = "networks between its blocks (VACE, a ControlNet, ...) would have to run on every skipped step"
+BROKEN = "this model's blocks cannot be replaced: ComfyUI's own call of them fails"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ LUMINA = {
 UNET = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
     "channel_mult": [1, 2], "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1],
-    "transformer_depth_middle": 1, "num_heads": 2, "context_dim": 16, "use_spatial_transformer": True,
+    "transformer_depth_middle": 1, "context_dim": 16, "use_spatial_transformer": True,
     "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False, "legacy": False,
 }  # fmt: skip
 
@@ -110,6 +112,13 @@ MODELS = {
         conds={"concat_latent_image": (1, 16, 3, 8, 8), "concat_mask": (1, 1, 3, 8, 8)},
         blocks=("blocks",),
     ),
+    "Wan 2.1 VACE": Tiny(
+        "WAN21_Vace",
+        WAN | {"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96},
+        (1, 16, 3, 8, 8),
+        blocks=("blocks",),
+        no_blocks=BETWEEN,
+    ),
     "Z-Image": Tiny(
         "ZImage",
         LUMINA | {"dim": 256, "n_heads": 8, "n_kv_heads": 8, "axes_dims": [8, 12, 12], "z_image_modulation": True,
@@ -149,6 +158,88 @@ MODELS = {
         blocks=("transformer_blocks",),
         since=(0, 25),
         no_blocks="the blocks' output \"img\" has no input like it",  # it is a pair
+    ),
+    "MiniMax H3 (video, audio)": Tiny(
+        "MiniMaxH3",
+        {"image_model": "minimax_h3", "hidden_size": 64, "num_layers": 2, "token_refiner_num_layers": 1,
+         "num_attention_heads": 2, "attention_head_dim": 32, "ffn_hidden_size": 128, "text_dim": 16, "timestep_input_dim": 32,
+         "time_embed_hidden_size": 64, "time_embed_dim": 32, "rope_inv_freq_len": 5},
+        (1, 24, 2, 4, 4),
+        audio=(1, 32, 2, 8),
+        blocks=("blocks",),
+        since=(0, 33),
+    ),
+    "HunyuanVideo 1.5": Tiny(
+        "HunyuanVideo15",
+        FLUX | {"image_model": "hunyuan_video", "in_channels": 65, "out_channels": 32, "patch_size": [1, 1, 1], "theta": 256,
+                "byt5": False, "meanflow": False, "use_cond_type_embedding": True, "vision_in_dim": 16, "meanflow_sum": True,
+                "vec_in_dim": None, "guidance_embed": False},
+        (1, 32, 3, 4, 4),
+        pooled=16,
+        params="comfy.ldm.hunyuan_video.model:HunyuanVideoParams",
+        since=(0, 8),
+    ),
+    "Kandinsky 5": Tiny(
+        "Kandinsky5",
+        {"image_model": "kandinsky5", "in_text_dim": 16, "in_text_dim2": 16, "time_dim": 32, "model_dim": 64, "ff_dim": 128,
+         "num_text_blocks": 1, "num_visual_blocks": 2, "axes_dims": (8, 12, 12)},
+        (1, 16, 3, 8, 8),
+        pooled=16,
+        blocks=("visual_transformer_blocks",),
+        no_blocks=BROKEN,
+    ),
+    "Krea 2": Tiny(
+        "Krea2",
+        {"image_model": "krea2", "features": 64, "tdim": 32, "txtdim": 16, "heads": 2, "kvheads": 1, "multiplier": 2,
+         "layers": 2, "txtlayers": 2, "txtheads": 2, "txtkvheads": 2},
+        (1, 16, 1, 8, 8),
+        context=32,
+        blocks=("blocks",),
+        no_blocks=NONE,
+    ),
+    "MageFlow": Tiny(
+        "MageFlow",
+        {"image_model": "mage_flow", "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2,
+         "joint_attention_dim": 16, "axes_dims_rope": (8, 12, 12)},
+        (1, 128, 4, 4),
+        blocks=("transformer_blocks",),
+    ),
+    "JoyImage": Tiny(
+        "JoyImage",
+        {"image_model": "joyimage", "hidden_size": 64, "num_attention_heads": 2, "text_dim": 16, "mlp_width_ratio": 2.0,
+         "num_layers": 2, "rope_dim_list": [8, 12, 12]},
+        (1, 16, 1, 8, 8),
+        blocks=("double_blocks",),
+    ),
+    "Lens": Tiny(
+        "Lens",
+        {"image_model": "lens", "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2, "enc_hidden_dim": 16,
+         "axes_dims_rope": (8, 12, 12), "selected_layer_index": (0, 1)},
+        (1, 128, 4, 4),
+        context=32,
+        blocks=("transformer_blocks",),
+    ),
+    "ERNIE-Image": Tiny(
+        "ErnieImage",
+        {"image_model": "ernie", "hidden_size": 64, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 128,
+         "text_in_dim": 16, "rope_axes_dim": (8, 12, 12)},
+        (1, 128, 4, 4),
+        blocks=("layers",),
+        no_blocks=NONE,
+    ),
+    "Ideogram 4": Tiny(
+        "Ideogram4",
+        {"image_model": "ideogram4", "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 32,
+         "intermediate_size": 128, "adaln_dim": 32, "llm_features_dim": 16, "mrope_section": (6, 5, 5)},
+        (1, 128, 4, 4),
+        blocks=("layers",),
+        no_blocks=NONE,
+    ),
+    "LongCat-Image": Tiny(
+        "LongCatImage",
+        FLUX | {"guidance_embed": False, "vec_in_dim": None, "txt_ids_dims": [1, 2]},
+        (1, 16, 8, 8),
+        params="comfy.ldm.flux.model:FluxParams",
     ),
     "HiDream": Tiny(
         "HiDream",
@@ -217,6 +308,7 @@ def build(tiny: Tiny, seed: int = 5, dtype: str = "float32") -> SimpleNamespace 
         known = {one.name for one in fields(getattr(importlib.import_module(module), name))}
         config = {name: value for name, value in config.items() if name in known or name == "image_model"}
     settings = cls(config)
+    settings.unet_config |= {name: value for name, value in config.items() if name in settings.unet_extra_config}
     settings.set_inference_dtype(getattr(torch, dtype), None)
     generator = torch.Generator().manual_seed(seed)
     model = settings.get_model({}, "", device=torch.device("cpu")).eval()
@@ -256,7 +348,9 @@ def fill(network, generator, gain: float) -> None:
         for name, tensor in (*network.named_parameters(), *network.named_buffers()):
             if not tensor.is_floating_point() or not tensor.numel():
                 continue
-            if name.endswith("pos_embed") or isinstance(tensor, torch.nn.Parameter):
+            if name.endswith("inv_freq"):  # empty until a file is read
+                tensor.copy_(10000 ** -torch.linspace(0, 1, len(tensor)))
+            elif name.endswith("pos_embed") or isinstance(tensor, torch.nn.Parameter):
                 noise = torch.randn(tensor.shape, generator=generator)
                 if tensor.ndim >= 2:
                     tensor.copy_(noise * gain / max(tensor[0].numel(), 1) ** 0.5)

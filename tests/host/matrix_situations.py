@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from matrix_cells import BUDGET, STEPS, measure
-from sampling import ksampler
+from matrix_models import BETWEEN
+from sampling import ksampler, sample_custom
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Situation:
     """model: in `matrix_models.MODELS`. steps: of the whole grid of which `run` makes all or a part.
 
     evaluations: with one evaluation a step, where a third of the grid is computed; with_blocks: likewise when blocks are
-    reused, if that differs. no_blocks: the report's reason when blocks cannot be reused here, or "".
+    reused, if that differs. no_blocks: the report's reason when blocks cannot be reused here, or "". node: that older versions
+    of ComfyUI lack, or "".
     """
 
     run: Callable
@@ -25,6 +27,7 @@ class Situation:
     evaluations: int = BUDGET
     with_blocks: int | None = None
     no_blocks: str = ""
+    node: str = ""
 
 
 def randn(*shape, seed=3):
@@ -153,6 +156,7 @@ def unet_control(case):
     from matrix_models import UNET
 
     settings = {name: value for name, value in UNET.items() if name not in ("out_channels", "transformer_depth_output")}
+    settings["num_heads"] = 2
     return comfy.cldm.cldm.ControlNet(**settings, hint_channels=3, dtype=torch.float32), ["y"]
 
 
@@ -182,6 +186,145 @@ def controlnet(make, **widgets):
         return plain(host, case, model, sampler, positive=positive, negative=negative)
 
     return run
+
+
+def tiles(batch=1, shift=0):
+    """Overlapping tiles within one evaluation, as TiledDiffusion makes them: `batch` of them in a pass.
+
+    shift: how far they move from one evaluation to the next, as SpotDiffusion's do.
+    """
+
+    def run(host, case, model, sampler):
+        moved = [0]
+
+        def cut(apply, inputs):
+            x, t, c = inputs["input"], inputs["timestep"], inputs["c"]
+            moved[0] += shift
+            rolled = x.roll(moved[0], -1)
+            total, count = torch.zeros_like(x), torch.zeros_like(x)
+            places = [(top, left) for top in (0, 2) for left in (0, 2)]
+            for start in range(0, len(places), batch):
+                some = [(..., slice(top, top + 6), slice(left, left + 6)) for top, left in places[start : start + batch]]
+                many = {name: torch.cat([value] * len(some)) if torch.is_tensor(value) and len(value) == len(x) else value
+                        for name, value in c.items()}  # fmt: skip
+                made = apply(torch.cat([rolled[place] for place in some]), torch.cat([t] * len(some)), **many)
+                for place, tile in zip(some, made.chunk(len(some)), strict=True):
+                    total[place] += tile
+                    count[place] += 1
+            return (total / count).roll(-moved[0], -1)
+
+        model = model.clone()
+        model.set_model_unet_function_wrapper(cut)
+        return plain(host, case, model, sampler)
+
+    return run
+
+
+class Pixels:
+    """What nodes ask of a VAE: a latent of as many channels and frames as this model's, from any picture."""
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+    def encode(self, image):
+        return randn(1, *self.shape, seed=6)
+
+    def spacial_compression_encode(self):
+        return 8
+
+    def temporal_compression_decode(self):
+        return 4
+
+
+def model_patch(network):
+    """`network` with random weights, as ModelPatchLoader gives it."""
+    import comfy.model_management as management
+    import comfy.model_patcher
+    from matrix_models import fill
+
+    fill(network.eval(), torch.Generator().manual_seed(8), 1.0)
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(network, load_device=management.get_torch_device(), offload_device=management.unet_offload_device())
+
+
+def blockwise_controlnet(host, case, model, sampler):
+    """DiffSynth's for Qwen-Image: a small network after each block."""
+    import comfy.ops
+    from comfy_extras.nodes_model_patch import QwenImageBlockWiseControlNet
+
+    network = QwenImageBlockWiseControlNet(num_layers=2, dim=64, operations=comfy.ops.manual_cast)
+    model, = host.run("QwenImageDiffsynthControlnet", model=model, model_patch=model_patch(network), strength=0.5,
+                      vae=Pixels(16, 1, 8, 8), image=torch.zeros(1, 64, 64, 3))  # fmt: skip
+    return plain(host, case, model, sampler)
+
+
+def uni3c(host, case, model, sampler):
+    """A camera ControlNet of Wan's own blocks, one beside each of the model's."""
+    import comfy.ops
+    from comfy.ldm.wan.uni3c import WanUni3CControlnet
+
+    network = WanUni3CControlnet(conv_out_dim=64, dim=32, ffn_dim=64, num_heads=2, num_layers=2, time_embed_dim=64,
+                                 out_proj_dim=64, mid_channels=16, operations=comfy.ops.manual_cast)  # fmt: skip
+    model, = host.run("WanUni3CControlnetApply", model=model, model_patch=model_patch(network), vae=Pixels(16, 3, 8, 8),
+                      render_video=torch.zeros(9, 64, 64, 3), strength=0.5, **ALL_TIME)  # fmt: skip
+    return plain(host, case, model, sampler)
+
+
+def detail_daemon(host, case, model, sampler):
+    """A sampler within another, which tells the model of less noise than there is, in the middle of the run above all."""
+    import comfy.samplers
+
+    inner = comfy.samplers.ksampler(sampler)
+
+    def sample(model, x, sigmas, **options):
+        first, last = float(sigmas[0]), float(sigmas[-1])
+
+        def told(x, sigma, **extra):
+            place = (first - float(sigma[0])) / (first - last)
+            return model(x, sigma * (1 - 0.1 * max(0.0, 1 - abs(2 * place - 1))), **extra)
+
+        told.inner_model, told.sigmas = model.inner_model, model.sigmas
+        return inner.sampler_function(told, x, sigmas, **options)
+
+    return sample_custom(host, case, model, comfy.samplers.KSAMPLER(sample))
+
+
+def normalized_attention(host, case, model, sampler):
+    """NAG: the network runs on every latent twice, with a negative prompt beside each, and one result is made of both."""
+    from comfy.patcher_extension import WrappersMP
+
+    (negative, _), = case.negative
+
+    def twice(executor, x, t, context, *args, **kwargs):
+        double = [torch.cat([arg] * 2) if torch.is_tensor(arg) and len(arg) == len(x) else arg for arg in args]
+        both = torch.cat([context, negative.to(context).expand(len(x), -1, -1)])
+        good, bad = executor(torch.cat([x] * 2), torch.cat([t] * 2), both, *double, **kwargs).chunk(2)
+        pushed = good + 2 * (good - bad)
+        return 0.5 * good + 0.5 * pushed * (good.norm() / pushed.norm())
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "nag", twice)
+    return plain(host, case, model, sampler)
+
+
+def unpacked_weights(host, case, model, sampler):
+    """GGUF: weights lie in a few bits each and are unpacked at every call of a layer."""
+    from unittest.mock import patch
+
+    class Packed(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.scale = layer.weight.abs().amax() / 127
+            self.packed, self.added = (layer.weight / self.scale).round().to(torch.int8), layer.bias
+
+        def forward(self, x):
+            return torch.nn.functional.linear(x, self.packed.to(x) * self.scale, self.added)
+
+    network = model.model.diffusion_model
+    with patch.object(network.double_blocks[0], "img_mlp", torch.nn.Sequential(
+        *(Packed(layer) if isinstance(layer, torch.nn.Linear) else layer for layer in network.double_blocks[0].img_mlp)
+    )):  # fmt: skip
+        return plain(host, case, model, sampler)
 
 
 def reference(host, case, model, sampler):
@@ -220,6 +363,7 @@ def cell_of(host, case, name: str, level: str, sampler: str):
 
 ALL_TIME = {"start_percent": 0.0, "end_percent": 1.0}
 CONTROL = "a ControlNet is applied"
+TILES = "called several times an evaluation with one conditioning"
 SITUATIONS = {
     "CFG 4": Situation(plain),
     "CFG 1": Situation(lambda *a: plain(*a, cfg=1.0)),
@@ -258,4 +402,13 @@ SITUATIONS = {
     "ControlNet, FLUX.1": Situation(controlnet(flux_control, strength=1.0, **ALL_TIME), no_blocks=CONTROL),
     "ControlNet that ends": Situation(controlnet(flux_control, strength=1.0, start_percent=0.0, end_percent=0.4),
                                       evaluations=5, no_blocks=CONTROL),
+    "tiles one by one": Situation(tiles(), no_blocks=TILES),
+    "tiles two by two": Situation(tiles(batch=2), no_blocks=TILES),
+    "tiles that move": Situation(tiles(batch=4, shift=2), no_blocks=TILES),
+    "blockwise ControlNet": Situation(blockwise_controlnet, "Qwen-Image", no_blocks=BETWEEN,
+                                      node="QwenImageDiffsynthControlnet"),
+    "Detail Daemon": Situation(detail_daemon),
+    "NAG": Situation(normalized_attention, no_blocks="is like what they take"),
+    "weights unpacked in use": Situation(unpacked_weights),
+    "Uni3C": Situation(uni3c, "Wan 2.1 t2v", no_blocks=BETWEEN, node="WanUni3CControlnetApply"),
 }  # fmt: skip

@@ -261,7 +261,8 @@ def test_slices_of_two_experts_each_learn_their_own_part(host, learnt):
     assert (len(early), len(late)) == (3, 4) and [auto.report.evaluations for auto in autos] == [3, 4]
 
 
-@pytest.mark.parametrize("name", ["Wan 2.1 t2v", "HunyuanVideo", "Qwen-Image", "LTX-2 (video, audio)", "SD 1.5"])
+@pytest.mark.parametrize("name", ["Wan 2.1 t2v", "HunyuanVideo", "Qwen-Image", "LTX-2 (video, audio)",
+                                  "MiniMax H3 (video, audio)", "SD 1.5"])  # fmt: skip
 def test_models_of_every_kind_of_latent(host, learnt, name):
     from matrix_cells import flat
     from matrix_models import MODELS, build

@@ -1,6 +1,7 @@
 """Reuse of transformer blocks: whose residuals a skipped step combines, by which weights, and what they may take."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +107,22 @@ def test_a_conditioning_without_residuals_is_computed(passes):
     assert passes.reuse.missed and not passes.seen
     passes.replay(2, PROMPT, OTHER, row=[1.0, 0.0])
     assert not passes.reuse.missed and passes.seen == [(1,)]
+
+
+def test_blocks_that_write_into_what_cannot_be_parted_are_not_reused(host):
+    """They give back the tensor that they took; two conditionings' tokens lie in one dimension."""
+    capture = host.module("nodes.host.block_passes").Capture({}, 2)
+    original = {"original_block": lambda args: {"img": args["img"].add_(1)}}
+    with capture:
+        capture.block(("double_block", 0), None, {"img": torch.zeros(5, 4)}, original)
+    assert "double_block" in capture.finish()
+
+
+def test_a_replay_that_does_not_come_to_the_blocks_was_answered_by_another(passes):
+    made = passes.capture(0, PROMPT)
+    passes.network = SimpleNamespace(_apply_model=lambda *args, **kwargs: made)
+    assert passes.replay(1, PROMPT, row=[1.0]) is made
+    assert passes.reuse.missed and "another cache" in passes.reuse.problem
 
 
 def test_conditionings_that_are_no_longer_in_use_are_dropped(passes):

@@ -5,7 +5,7 @@ benchmarks/matrix.py prints the same cells.
 
 import pytest
 import torch
-from matrix_cells import BUDGET, LEVELS, STEPS, flat, measure, own_schedule, two_experts
+from matrix_cells import BUDGET, LEVELS, STEPS, counted, flat, measure, own_schedule, two_experts
 from matrix_models import MODELS, build
 from sampling import Cached, ksampler
 
@@ -31,6 +31,30 @@ def test_a_model(host, case, level, request):
     assert 0 < found.error < 0.8
     finer = measure(host, case, level, steps=2 * STEPS, budget=2 * BUDGET)
     assert finer.made == 2 * BUDGET and finer.error < found.error, f"{found.error} -> {finer.error}"
+    assert len(found.streams) == (2 if tiny.audio else 0)
+    assert all(0 < fine < coarse < 0.8 for coarse, fine in zip(found.streams, finer.streams, strict=True)), found.streams
+
+
+@pytest.mark.parametrize("case", [name for name, tiny in MODELS.items() if not tiny.no_blocks], indirect=True)
+def test_a_pass_replayed_where_it_was_made_is_itself(host, case):
+    """Whatever the blocks do with their inputs: MiniMax H3's write into them."""
+    from comfy.patcher_extension import WrappersMP
+
+    reuse, model, made = host.module("nodes.host.blocks").BlockReuse(), case.model.clone(), []
+
+    def twice(executor, *args, **kwargs):
+        reuse.capture(0)
+        full = reuse.apply_model(executor, *args, **kwargs)
+        reuse.replay(0, lambda steps: [[1.0]])
+        made.append((full, reuse.apply_model(executor, *args, **kwargs)))
+        return full
+
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", twice)
+    with counted(case) as (_, first, last):
+        ksampler(host, case, model, steps=2)
+    assert not reuse.problem and len(first) == len(last) == len(made)
+    for full, again in made:
+        torch.testing.assert_close(again, full, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("level", LEVELS)

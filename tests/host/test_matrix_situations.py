@@ -29,9 +29,11 @@ def cases(host):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_euler(host, cases, name, level):
-    found = cell_of(host, cases(SITUATIONS[name].model), name, level, "euler")
-    assert found.exact and found.finite, found
     situation = SITUATIONS[name]
+    if situation.node and situation.node not in host.classes:
+        pytest.skip(f"this ComfyUI has no {situation.node}")
+    found = cell_of(host, cases(situation.model), name, level, "euler")
+    assert found.exact and found.finite, found
     wanted = situation.with_blocks if level == "blocks" and situation.with_blocks else situation.evaluations
     assert found.made == found.wanted == wanted, found
     reason = situation.no_blocks

@@ -43,7 +43,7 @@ def test_a_score_is_the_geometric_mean_of_distances_from_the_full_pictures(recor
     assert scorer.score(path) == pytest.approx(geometric_mean(values), rel=1e-5)
     assert scorer.psnr(path) == pytest.approx(np.mean(decibels), rel=1e-5)
     before = Scorer(generator, recording.cases, recording.trajectories, fit_cases=2)  # with a file of before
-    before.memo.put([path, 0], scorer.memo.get([path, 0])[:2])
+    before.log.put([path, 0], scorer.log.get([path, 0])[:2])
     assert before.score(path) == scorer.score(path) and before.psnr(path) is None
 
 
