@@ -90,16 +90,6 @@ def check_slice(schedule: Schedule, fitting: Schedule) -> None:
     )
 
 
-def check_slice(schedule: Schedule, fitting: Schedule) -> None:
-    """Raise `OTCacheError` when a run is so short a slice of `schedule` that `fitting` to it leaves nothing to skip."""
-    if fitting.budget < fitting.steps or schedule.budget == schedule.steps:
-        return
-    raise OTCacheError(
-        f"every run begins with an evaluation, and this one is a slice of the schedule's {schedule.steps} steps that leaves "
-        "nothing to skip; sample longer slices, or all steps in one"
-    )
-
-
 def made_on(model) -> dict[str, str]:
     """What a schedule calibrated on the ModelPatcher `model` says of it: the fields `model`, `model_class` and `noise`."""
     name = type(model.model).__name__

@@ -54,9 +54,8 @@ class Schedule(Record):
         evaluations, newest first, at most `HISTORY` numbers; with several bands those of the first band, the low one, then
         those of the next. Dimensionless, so that re-timing can use them.
     spans: for predictor "mean_velocity", one lookback K >= 0 a compute step, in grid steps (0 is hold).
-    model_class: the model's class, where the schedule was made on a model in ComfyUI, and model_key what tells its weights
-        from others. noise: what sigma means there: "flow" for x = (1 - sigma) image + sigma noise, "diffusion" for
-        image + sigma noise, "" where nobody said.
+    model_class: of the model in ComfyUI that it was made on, and model_key what tells its weights from others. noise: what
+        sigma means there: "flow" for x = (1 - sigma) image + sigma noise, "diffusion" for image + sigma noise, or "".
     score: the metric's value on the calibration cases, smaller is better. psnr: the mean of their pictures' PSNR, in dB.
     speedup: how many times fewer evaluations every run is to make, whatever its steps; None: as many as compute_steps.
     prepared: for an anchor, the guarded schedules of all budgets, so that a saved anchor carries them.
