@@ -46,7 +46,7 @@ class Answers:
         if not is_latent(x, given):
             return Answer(given, NO_LATENT)
         if replayed:
-            return Answer(given, teaches=True)
+            return Answer(given, "" if self._probe.rows else STARVED, teaches=True)
         if not self._probe.ran:
             self.useless += 1
             return Answer(given, STARVED if self._rows else "")

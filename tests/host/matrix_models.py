@@ -186,6 +186,7 @@ MODELS = {
         (1, 16, 3, 8, 8),
         pooled=16,
         blocks=("visual_transformer_blocks",),
+        gain=0.8,
         no_blocks=BROKEN,
     ),
     "Krea 2": Tiny(
@@ -195,6 +196,7 @@ MODELS = {
         (1, 16, 1, 8, 8),
         context=32,
         blocks=("blocks",),
+        gain=0.8,
         no_blocks=NONE,
     ),
     "MageFlow": Tiny(
