@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from matrix_cells import own_schedule
-from matrix_models import MODELS, WAN, Tiny, build
+from matrix_models import MODELS, build
 from other_packs import (
     edit_guider,
     euler,
@@ -58,14 +58,10 @@ def test_a_guider_that_gives_something_else_than_a_denoised_latent(host, demo_sm
     check_in_full(host, demo_small, run, "gives something else", level)
 
 
-def causal_wan():
-    return build(Tiny("WAN21_CausalAR_T2V", WAN, (1, 16, 3, 8, 8), blocks=("blocks",)))
-
-
 @LEVELS
 @pytest.mark.parametrize("name", ["SamplerARVideo", "mine"])
 def test_a_sampler_that_keeps_a_state_in_the_model(host, name, level):
-    case = causal_wan()
+    case = build(MODELS["Wan 2.1 causal"])
     if case is None or "SamplerARVideo" not in host.classes:
         pytest.skip("this ComfyUI has no causal Wan")
     sampler, = host.run("SamplerARVideo", num_frame_per_block=1)
