@@ -1,9 +1,12 @@
 """OT Auto Cache as a newcomer meets it: found by the name of another cache, wired, run twice."""
 
+import json
 import re
 
 import pytest
 from strips import MODES, cells
+
+from tools.make_locales import FILE
 
 # Nodes beside it, wired through the app's graph: dragging links is ComfyUI's own affair.
 WIRE = """() => {
@@ -28,7 +31,7 @@ WIRE = """() => {
   link(decode, 0, show, "images")
 }"""
 SEARCH = "app.extensionManager.command.execute('Workspace.SearchBox.Toggle')"
-WORDS = ["teacache", "magcache", "easycache", "lazycache", "speed up", "faster"]
+WORDS = ["teacache", "magcache", "easycache", "lazycache", "speed up", "faster", "accelerate", "skip steps", "加速"]
 CORES = {"easycache", "lazycache"}
 
 
@@ -90,9 +93,14 @@ def test_from_an_empty_graph_to_skipped_steps(open_comfy, shots, vue):
 def test_words_that_people_look_for_find_it_first(open_comfy, locale):
     comfy = open_comfy(locale=locale)
     comfy.page.evaluate(SEARCH)
-    title = {"en": "OT Auto Cache", "zh": "OT 自动缓存"}[locale]
+    definitions = json.loads((FILE.parents[1] / locale / "nodeDefs.json").read_text(encoding="utf-8"))
+    titles = [definitions[name]["display_name"] for name in ("OTAutoCache", "OTApplyCache", "OTCachedSampler")]
+    others = {node["display_name"] for node in definitions.values()} - set(titles)
     for words in WORDS:
         found = search(comfy, words)
         # Core's own caches come first where somebody looks for them by name.
-        assert title in (found[:3] if words in CORES else found[:1]), (words, found)
+        first = [name for name in found if name.startswith("OT ")] if words in CORES else found
+        assert first[:3] == titles and not set(found) & others, (words, found)
+    assert titles[0] in search(comfy, "otcache")[:3]
+    assert "OTCache text to image" in search(comfy, "otcache") and "OTCache text to image" in search(comfy, "text to image")
     comfy.page.keyboard.press("Escape")
