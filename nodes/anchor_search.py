@@ -138,12 +138,12 @@ def plot(anchor, reference):
     import numpy as np
 
     from ..otcache_core.drawing.figures import to_image
-    from ..otcache_core.drawing.plots import error_against_budget, schedule_strips
+    from ..otcache_core.drawing.plots import NODE, error_against_budget, schedule_strips
     from .pictures import array_image
 
     prepared = anchor.prepared
-    strips = to_image(schedule_strips(prepared, [f"budget {s.budget}" for s in prepared]))
-    errors = to_image(error_against_budget({"prepared": {s.budget: s.score for s in prepared}}, anchor.metric))
+    strips = to_image(schedule_strips(prepared, [f"budget {s.budget}" for s in prepared], NODE))
+    errors = to_image(error_against_budget({"prepared": {s.budget: s.score for s in prepared}}, anchor.metric, NODE))
     width = max(strips.shape[1], errors.shape[1])
     padded = [np.pad(a[..., :3], ((0, 0), (0, width - a.shape[1]), (0, 0)), constant_values=255) for a in (strips, errors)]
     return array_image(np.concatenate(padded))

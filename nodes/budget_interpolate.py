@@ -50,7 +50,7 @@ class OTBudgetInterpolate(io.ComfyNode):
 
     @classmethod
     def execute(cls, anchor, budget, reference=None, choose=BY_HAND, target_error=0.03, target_speedup=4.0) -> io.NodeOutput:
-        from ..otcache_core.drawing.plots import schedule_strips
+        from ..otcache_core.drawing.plots import NODE, schedule_strips
         from ..otcache_core.drawing.strip import budget_strip
         from .pictures import figure_image
 
@@ -59,7 +59,7 @@ class OTBudgetInterpolate(io.ComfyNode):
         strip = budget_strip(reference, anchor, asked)
         found = schedule_at(reference, anchor, chosen_budget(strip["curve"], reference.steps, **asked))
         labels = [f"anchor, {anchor.budget}", f"budget {found.budget} of {found.steps}", f"reference, {reference.budget}"]
-        plot = figure_image(schedule_strips([anchor, found, reference], labels))
+        plot = figure_image(schedule_strips([anchor, found, reference], labels, NODE))
         return io.NodeOutput(found, plot, ui={"otcache": [strip]})
 
 

@@ -147,11 +147,11 @@ def check_anchors(prompt: dict | None, node_id: str | None, budget: int) -> None
 
 def plot(reference, observed):
     """The reference's strip above those of the graph's own paths, an IMAGE."""
-    from ..otcache_core.drawing.plots import schedule_strips
+    from ..otcache_core.drawing.plots import NODE, schedule_strips
     from .pictures import figure_image
 
     paths = observed.paths["graph, fitted"]
     budgets = [budget for budget in STRIPS if budget <= reference.steps]
     others = [reference.replace(compute_steps=paths[b], weights=None, predictor={"kind": "hold"}) for b in budgets]
     labels = [f"reference, {reference.budget} of {reference.steps}", *(f"graph at {s.budget}" for s in others)]
-    return figure_image(schedule_strips([reference, *others], labels))
+    return figure_image(schedule_strips([reference, *others], labels, NODE))

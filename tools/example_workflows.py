@@ -36,7 +36,7 @@ With your own model, connect its loader in place of OT Demo Model. Calibrate onc
 def start(info: dict) -> Workflow:
     """Load, apply, compare, with the embedded model; the wires of the full run pass above, those of the cached one below."""
     note = START_NOTE.format(budget=budget_for_speedup(STEPS, SPEEDUP), steps=STEPS)
-    w = Workflow("otcache_start", info, note, note_line=22, note_width=310, start=0, note_top=50)
+    w = Workflow("otcache_start", info, note, note_line=16, note_width=310, start=0, note_top=50)
     grid = {"steps": STEPS, "cfg": 7.5, "sampler_name": "euler", "scheduler": "simple", "seed": 4}
     with w.group("1  Load", drop=320):
         loaded = w.add("OTDemoModel", "OT Demo Model: the scene")

@@ -21,31 +21,34 @@ if TYPE_CHECKING:
 
 __all__ = ["error_against_budget", "error_map", "overview", "schedule_strips", "side_by_side", "to_image", "to_png", "warps"]
 
+WIDE, NODE = 8.2, 5.2  # inches: on a page, and on a node of ComfyUI
+TICK = 0.22  # inches between the middles of two numbers
 LONGEST = 44  # characters of a strip's label
 SMALLEST = 1e-6  # where a logarithmic axis ends
 FEW_TICKS = 0.9  # decades, below which a logarithmic axis has more ticks a decade
 
 
 @styled
-def schedule_strips(schedules: Sequence[Schedule], labels: Sequence[str] | None = None) -> Figure:
+def schedule_strips(schedules: Sequence[Schedule], labels: Sequence[str] | None = None, width: float = WIDE) -> Figure:
     """One strip of N cells a schedule, filled where the model runs and hollow where it is predicted; sigma above.
 
-    Labels default to the schedules' names. Strips of different N share their width, and their own sigma curves.
+    Labels default to the schedules' names. Strips of different N share their width, and their own sigma curves. width: of the
+    figure in inches; letters keep their size.
     """
     labels = [s.name or s.stage for s in schedules] if labels is None else labels
     labels = [label if len(label) <= LONGEST else label[: LONGEST - 1] + "…" for label in labels]
     most = max(s.steps for s in schedules)
-    figure = new_figure(8.2, 1.5 + 0.31 * len(schedules), layout="constrained")
+    figure = new_figure(width, 1.5 + 0.31 * len(schedules), layout="constrained")
     curve, strips = figure.subplots(2, 1, sharex=True, height_ratios=[0.75, 0.31 * len(schedules) + 0.12])
     for sigmas in dict.fromkeys(s.sigmas for s in schedules):
         curve.plot(np.linspace(0, most, len(sigmas)), sigmas, color=MUTED, linewidth=1.2)
     curve.set(ylabel="sigma", ylim=(0, None))
     for row, schedule in enumerate(schedules):
-        width = most / schedule.steps
+        cell = most / schedule.steps
         chosen = np.isin(np.arange(schedule.steps), schedule.compute_steps)
-        left = np.arange(schedule.steps) * width
-        gap = 0.16 * width if schedule.steps <= 120 else 0.0
-        cells = {"width": width - gap, "height": 0.62, "align": "edge"}
+        left = np.arange(schedule.steps) * cell
+        gap = 0.16 * cell if schedule.steps <= 120 else 0.0
+        cells = {"width": cell - gap, "height": 0.62, "align": "edge"}
         strips.barh(np.full((~chosen).sum(), row), left=left[~chosen] + gap / 2, facecolor=PAPER, edgecolor="#c3c9d2",
                     linewidth=0.6 if gap else 0.0, **cells | {"align": "center"})  # fmt: skip
         strips.barh(np.full(chosen.sum(), row), left=left[chosen] + gap / 2, facecolor=COLOURS[0], edgecolor=COLOURS[0],
@@ -106,15 +109,25 @@ def warps(
 
 
 @styled
-def error_against_budget(series: Mapping[str, Mapping[int, float]], ylabel: str) -> Figure:
+def error_against_budget(series: Mapping[str, Mapping[int, float]], ylabel: str, width: float = WIDE) -> Figure:
     """Error against evaluations, both axes logarithmic, each line named at its end; the first line is the heavy one.
 
-    series: name -> {budget: error}; errors below `SMALLEST`, such as 0, are drawn there.
+    series: name -> {budget: error}; errors below `SMALLEST`, such as 0, are drawn there. width: as in `schedule_strips`.
     """
-    figure = new_figure(8.2, 4.3)
-    axes = figure.add_axes((0.09, 0.12, 0.63, 0.85))
+    figure = new_figure(width, 4.3 * width / WIDE)
+    left, bottom = 0.09 * WIDE / width, 0.12 * WIDE / width
+    axes = figure.add_axes((left, bottom, 0.72 - left, 0.97 - bottom))
     draw_errors(axes, series, ylabel)
     return figure
+
+
+def apart(budgets: Sequence[int], least: float) -> list[int]:
+    """Of rising `budgets` the first, and each that is `least` in logarithms from the one taken before."""
+    taken = list(budgets[:1])
+    for budget in budgets:
+        if np.log(budget / taken[-1]) >= least:
+            taken.append(budget)
+    return taken
 
 
 def draw_errors(axes: Axes, series: Mapping[str, Mapping[int, float]], ylabel: str) -> None:
@@ -124,7 +137,9 @@ def draw_errors(axes: Axes, series: Mapping[str, Mapping[int, float]], ylabel: s
     values = [error for line in series.values() for error in line.values()]
     low, high = log_axis(axes, values)
     axes.set(xscale="log", xlim=(budgets[0] * 0.96, budgets[-1] * 1.04), xlabel="model evaluations", ylabel=ylabel)
-    axes.set_xticks(budgets, [str(b) for b in budgets], minor=False)
+    inches = axes.get_position().width * axes.figure.get_figwidth()
+    named = apart(budgets, TICK * np.log(budgets[-1] / budgets[0] * 1.04 / 0.96) / inches)
+    axes.set_xticks(budgets, [str(b) if b in named else "" for b in budgets], minor=False)
     axes.set_xticks([], minor=True)
     height = axes.get_position().height * axes.figure.get_figheight() * 72  # points
     ends = {name: (np.log10(line[max(line)]) - low) / (high - low) for name, line in series.items()}

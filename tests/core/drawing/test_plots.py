@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +15,16 @@ from mixture import linear_sigmas
 
 from otcache_core.drawing.figures import COLOURS, PAPER, png_bytes
 from otcache_core.drawing.pictures import BORDER, TITLE, error_map, side_by_side
-from otcache_core.drawing.plots import error_against_budget, overview, schedule_strips, spread, to_image, to_png, warps
+from otcache_core.drawing.plots import (
+    NODE,
+    error_against_budget,
+    overview,
+    schedule_strips,
+    spread,
+    to_image,
+    to_png,
+    warps,
+)
 from otcache_core.schedules.schedule import make_schedule, trajectory_time, uniform_steps
 from otcache_core.schedules.transport import quantile_function, steps_at_budget
 
@@ -167,3 +176,12 @@ def test_matplotlib_is_imported_late():
     imports = "import sys, otcache_core.drawing.plots, otcache_core.drawing.html_page"
     code = f"{imports}; print('matplotlib' in sys.modules, 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False", "False"]
+
+
+def test_numbers_under_an_axis_do_not_run_into_each_other_on_a_node():
+    figure = error_against_budget({"prepared": {b: 0.3 / b for b in range(5, 26)}}, "rmse", NODE)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert len(boxes) > 8
+    assert all(a.x1 + 2 < b.x0 for a, b in pairwise(boxes))
+    assert figure.get_figwidth() < 6  # inches: letters of 9 points stay legible where a node is 400 pixels wide
