@@ -20,7 +20,7 @@ from .layout import NOTE_WIDTH, WIDTH, Column, Group, Node, Output, lay_out, not
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SLOT, WIDGET, TEXT, PICTURE = 24, 28, 130, 320  # pixels
-STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAutoCache": 132, "OTAnchorSearch": 270}
+STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAutoCache": 140, "OTAnchorSearch": 270}
 """Pixels that web/js/otcache.js adds, and what a running search shows."""
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 

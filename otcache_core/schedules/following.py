@@ -2,14 +2,16 @@
 
 import numpy as np
 
+from .extrapolation import PRIOR_DAMPING
 from .interpolation import budget_for_speedup
 from .retiming import SAME, moved, retime, segments_at
 from .rules import Rules, ruled_steps
-from .schedule import Schedule, uniform_steps
+from .schedule import Predictor, Schedule, uniform_steps
 from .transport import Warp, round_to_steps
 
 FEWEST = 3  # evaluations that a share or a speed-up leaves: short runs have nothing to spare
 CHANGED = "changed steps"  # how the provenance of such schedules begins
+EXTRAPOLATE = Predictor(kind="linear", damping=PRIOR_DAMPING)
 EDGE = 1e-3  # relative: how far below the schedule's first sigma a run begins that goes all the way
 
 
@@ -28,9 +30,13 @@ def followed(schedule: Schedule, sigmas, begins: bool = False) -> tuple[Schedule
         budget = max(budget_for_speedup(base.steps, speed), min(FEWEST, base.steps))
         if budget != base.budget:
             told.append(f"{budget} of {base.steps} steps run the model: {why}")
-            # Published steps that low were chosen for the rest of a whole run; even ones are at least those of a plain sampler.
-            even = low and schedule.weights is None
-            steps = uniform_steps(budget, base.steps) if even else steps_at(schedule, grid, budget)
+            if low and schedule.weights is None:
+                # Published steps were chosen for a whole run. With even ones, held, a run is at most what so many plain steps
+                # are (measured: below), and so what was evaluated is extrapolated, as where weights are not known.
+                schedule = schedule.replace(predictor=EXTRAPOLATE, spans=None)
+                steps = uniform_steps(budget, base.steps)
+            else:
+                steps = steps_at(schedule, grid, budget)
             base = with_steps(schedule, grid, steps)
     found = ruled(base)
     if found.compute_steps != base.compute_steps:

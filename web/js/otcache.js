@@ -3,13 +3,16 @@ import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
 import { labelChoices } from "./otcache/choices.mjs"
 import { colourLinks } from "./otcache/colours.mjs"
+import { Editor } from "./otcache/editing.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
 import { BY_HAND } from "./otcache/schedule.mjs"
 import { heightOf, Strip } from "./otcache/strip.mjs"
 import { isChinese, wordsFor } from "./otcache/words.mjs"
 
 const KINDS = { OTBudgetInterpolate: "budget", OTCachedSampler: "run", OTApplyCache: "run", OTAutoCache: "run" }
-const ASKED = ["budget", "choose", "target_error", "target_speedup"] // widgets of OT Budget Interpolate
+const EDITABLE = ["OTBudgetInterpolate", "OTAutoCache"]
+const RULES = ["start_percent", "end_percent", "max_skips", "forced"] // widgets of both
+const ASKED = ["budget", "choose", "target_error", "target_speedup", ...RULES] // widgets of OT Budget Interpolate
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const NAME = "otcache_strip"
 const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
@@ -45,10 +48,12 @@ const locale = () => app.extensionManager?.setting?.get("Comfy.Locale")
 function addStrip(node) {
   const kind = KINDS[node.comfyClass]
   const words = wordsFor(locale())
-  const strip = new Strip(kind, words, () => askedOf(node, strip), (value) => setBudget(node, value))
+  const isEditable = EDITABLE.includes(node.comfyClass)
+  const strip = new Strip(kind, words, () => askedOf(node, strip), (value) => setBudget(node, value), isEditable)
   strips.set(node, strip)
-  const height = heightOf(kind)
-  const widget = node.addDOMWidget(NAME, TYPE, strip.element, {
+  const height = heightOf(kind, isEditable)
+  const element = isEditable ? editable(node, strip, words) : strip.element
+  const widget = node.addDOMWidget(NAME, TYPE, element, {
     serialize: false, // not in the prompt
     hideOnZoom: false,
     margin: MARGIN,
@@ -59,15 +64,27 @@ function addStrip(node) {
   const size = node.computeSize()
   node.setSize([Math.max(node.size[0], size[0], WIDTH), Math.max(node.size[1], size[1])])
 
+  if (isEditable) followWidgets(node, strip)
   if (kind === "budget") {
-    followWidgets(node, strip)
+    limitBudget(node, FIRST_MAX)
     // The frontend waits for the "change" event of whatever has the focus, which is for inputs: undo would not know of our keys.
     for (const event of ["keyup", "blur"]) strip.element.addEventListener(event, noteForUndo)
   }
   after(node, "onExecuted", (output) => take(node, output))
-  strip.element.addEventListener("wheel", (event) => {
+  element.addEventListener("wheel", (event) => {
     if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event) // zoom as elsewhere on a node
   })
+}
+
+/** The element of a strip whose steps can be forced by hand. */
+function editable(node, strip, words) {
+  const forced = () => widgetFor(node, "forced", rootGraph())
+  const write = (text) => {
+    if (!forced()) return // another node gives it
+    setValue(node, forced(), text)
+    noteForUndo()
+  }
+  return new Editor(strip, words, () => forced()?.value, write).element
 }
 
 /** Let the frontend look at the graph: what has changed since it last did is one step of undo. */
@@ -88,7 +105,6 @@ function followWidgets(node, strip) {
     })
   }
   for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => strip.show())
-  limitBudget(node, FIRST_MAX)
 }
 
 function after(node, name, action) {
@@ -134,7 +150,7 @@ function setValue(node, widget, value) {
 function askedOf(node, strip) {
   return Object.fromEntries(ASKED.map((name) => {
     const widget = widgetFor(node, name, rootGraph())
-    return [name, widget ? widget.value : strip.data?.asked[name]]
+    return [name, widget ? widget.value : strip.data?.asked?.[name]]
   }))
 }
 

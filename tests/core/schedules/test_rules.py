@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from otcache_core.errors import OTCacheError
 from otcache_core.schedules.rules import Rules, StepRules, forced_steps, ruled_steps
+from tools.rules_vectors import FILE, text_of_vectors
 
 EVEN = tuple(np.linspace(1, 0, 21))
 
@@ -83,3 +84,9 @@ def test_other_text_is_refused_in_a_sentence(text, says):
     with pytest.raises(OTCacheError, match=r"\.$") as error:
         forced_steps(text)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_browser_is_tested_with_the_same():
+    assert FILE.read_text(encoding="utf-8") == text_of_vectors(), (
+        "tests/web/rules.json is out of date; run: python -m tools.rules_vectors, then npm test"
+    )

@@ -30,6 +30,15 @@ const en = {
   beyond: (b, n) => `more than the ${n} steps: ${b} counts as ${n}`,
   [NOT_CALIBRATED]: (n) => [`No error was measured on these ${n} steps`, "choose by hand or by speed-up"],
   [ANCHOR_NOT_BELOW]: () => ["The anchor's budget is not below the reference's", "connect another anchor"],
+  ruled: (b) => `budget ${b}, changed by range, cap or hand; error not measured`,
+  cells: "Steps: click to force one on or off",
+  cell: (step, runs, forced) =>
+    `step ${step + 1}: ${runs ? "model runs" : "predicted"}${forced === undefined ? "" : forced ? ", forced on" : ", forced off"}`,
+  clear: "clear forced",
+  clearAll: "Clear all forced steps",
+  forcedNext: (text) => `forced: ${text}`,
+  leftOut: (list, n) => `forced names step ${list}, but there are ${n} steps: left out`,
+  notForced: ["forced must be step numbers with a sign, such as +3 -7", "each once, and not -1"],
   steps: (list) => `The model runs at steps ${list}.`,
   and: ", ",
 }
@@ -63,6 +72,15 @@ const zh = {
   beyond: (b, n) => `超过 ${n} 步：${b} 按 ${n} 计`,
   [NOT_CALIBRATED]: (n) => [`这 ${n} 步上没有测得误差`, "请选择手动（by hand）或按加速（by speed-up）"],
   [ANCHOR_NOT_BELOW]: () => ["锚点的预算不小于参考的预算", "请连接另一个锚点"],
+  ruled: (b) => `预算 ${b}，由范围、上限或手动更改；误差未测量`,
+  cells: "步骤：点击可强制计算或强制预测",
+  cell: (step, runs, forced) =>
+    `第 ${step + 1} 步：${runs ? "运行模型" : "预测"}${forced === undefined ? "" : forced ? "，强制计算" : "，强制预测"}`,
+  clear: "清除强制",
+  clearAll: "清除所有强制的步",
+  forcedNext: (text) => `强制：${text}`,
+  leftOut: (list, n) => `forced 中的第 ${list} 步超出 ${n} 步：已忽略`,
+  notForced: ["forced 须为带符号的步号，例如 +3 -7", "每步一次，且不能是 -1"],
   steps: (list) => `模型运行于第 ${list} 步。`,
   and: "，",
 }
@@ -91,11 +109,12 @@ export function budgetLabel(words, budget, total, choose) {
 
 /**
  * The line below it. error: a number or null; isMeasured: whether the calibration judged this budget itself; missed: whether
- * the target was not met.
+ * the target was not met; ruledFrom: the budget whose steps were changed by rules, or null.
  */
-export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, calibrated }) {
+export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, calibrated, ruledFrom = null }) {
   if (missed) return asked.choose === BY_ERROR ? words.notThatGood(asked.target_error) : words.notThatFast(total)
   if (asked.choose === BY_HAND && asked.budget > total) return words.beyond(asked.budget, total)
+  if (ruledFrom !== null) return words.ruled(ruledFrom)
   if (isFull) return words.fullError
   if (!calibrated) return words.noCalibration
   if (error === null) return words.unknownError
