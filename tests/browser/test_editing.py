@@ -118,6 +118,8 @@ def test_auto_caches_last_run_can_be_edited(open_comfy, shots, vue):
     strip.locator("xpath=..").screenshot(path=shots / f"edited_auto_{'nodes2' if vue else 'classic'}.png")
     cell(strip, 2).click()
     assert comfy.value("forced", "OTAutoCache") == "-4"
+    comfy.set("budget", 7, "OTAutoCache")  # which is no slider
+    assert comfy.value("choose", "OTAutoCache") == "by speed-up"
     comfy.page.evaluate("""() => nodeOf("OTAutoCache").onExecuted({ otcache: [{ kind: "run", steps: 3, evaluations: 3,
       computed: [1, 0, 0, 1, 1, 0], seconds: [1, 0, 0, 1, 1, 0], ideal: 2, measured: 2, level: "output", reason: "" }] })""")
     assert not grid_of(strip).is_visible()  # two evaluations a step: cells are no steps

@@ -99,7 +99,7 @@ function followWidgets(node, strip) {
     if (!own) continue
     after(own, "callback", () => {
       // Not where another node gives it: a Primitive calls this whenever a prompt is made.
-      if (name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
+      if (strip.kind === "budget" && name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
       strip.show()
       node.graph?.setDirtyCanvas?.(true, true) // the classic canvas would show the old value until the mouse moves
     })
