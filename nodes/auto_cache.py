@@ -4,11 +4,13 @@ from functools import partial
 
 from comfy_api.latest import io
 
+from ..otcache_core.schedules.rules import StepRules, forced_steps
 from .apply_cache import LEVELS, level_input
 from .host.auto import ANEW, BY_BUDGET, BY_ERROR, BY_SPEEDUP, THIS_RUN, WHEN_NEEDED, Target, with_auto_cache
 from .host.progress import say_on
 from .host.send_strip import show_run
 from .schema import CACHES, field, schema
+from .step_rules import rules_inputs
 
 
 class OTAutoCache(io.ComfyNode):
@@ -42,6 +44,8 @@ class OTAutoCache(io.ComfyNode):
                       advanced=True, tooltip="when needed: only the first run is made in full. this run too: this one is "
                       "made in full as well and adds to what is known. anew: forget what was learnt of this model and learn "
                       "from this run; set it back afterwards."),
+                *rules_inputs("the run's own steps", "As in ConditioningSetTimestepRange: 0 is pure noise, 1 the finished "
+                              "picture, also for a run that does not go all the way."),
             ],
             outputs=[field(io.Model.Output, "model_out", display_name="model", tooltip="The model that learns. A second OT "
                            "Auto Cache or OT Apply Cache replaces the first.")],
@@ -49,8 +53,7 @@ class OTAutoCache(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, speedup, choose=BY_SPEEDUP, budget=10, target_error=0.05, reuse="output",
-                learn=WHEN_NEEDED) -> io.NodeOutput:  # fmt: skip
+                learn=WHEN_NEEDED, start_percent=0.0, end_percent=1.0, max_skips=0, forced="") -> io.NodeOutput:  # fmt: skip
         node, target = cls.hidden.unique_id, Target(choose, speedup, budget, target_error)
-        return io.NodeOutput(
-            with_auto_cache(model, target, LEVELS[reuse], learn, partial(show_run, node), say_on("OT Auto Cache", node))
-        )
+        rules, say = StepRules(start_percent, end_percent, max_skips, forced_steps(forced)), say_on("OT Auto Cache", node)
+        return io.NodeOutput(with_auto_cache(model, target, LEVELS[reuse], learn, partial(show_run, node), say, rules))

@@ -3,8 +3,11 @@
 from comfy_api.latest import io
 
 from ..otcache_core.errors import OTCacheError
+from ..otcache_core.schedules.following import ruled
 from ..otcache_core.schedules.interpolation import budget_for_speedup, schedule_at, smallest_budget
+from ..otcache_core.schedules.rules import StepRules, forced_steps
 from .schema import OTSchedule, field, schema
+from .step_rules import rules_inputs
 
 BY_HAND, BY_ERROR, BY_SPEEDUP = "by hand", "by error", "by speed-up"
 
@@ -38,7 +41,9 @@ class OTBudgetInterpolate(io.ComfyNode):
                       "has, and what it means in dB. Where none is that good, every step is run."),
                 field(io.Float.Input, "target_speedup", default=4.0, min=1.0, max=100.0, step=0.1, round=0.01, optional=True,
                       tooltip="For by speed-up: how many times fewer model evaluations. With 50 steps, 4 gives 12 "
-                      "evaluations."),
+                      "evaluations. It holds for each run's own steps, of which it leaves at least 3."),
+                *rules_inputs("the schedule's", "0 is the first of the schedule's steps, 1 the end of the last; on other "
+                              "steps the noise level that this stands for counts."),
             ],
             outputs=[
                 field(OTSchedule.Output, "schedule", display_name="schedule", tooltip="For OT Cached Sampler or OT Apply "
@@ -49,17 +54,24 @@ class OTBudgetInterpolate(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, anchor, budget, reference=None, choose=BY_HAND, target_error=0.03, target_speedup=4.0) -> io.NodeOutput:
+    def execute(cls, anchor, budget, reference=None, choose=BY_HAND, target_error=0.03, target_speedup=4.0, start_percent=0.0,
+                end_percent=1.0, max_skips=0, forced="") -> io.NodeOutput:  # fmt: skip
         from ..otcache_core.drawing.plots import NODE, schedule_strips
         from ..otcache_core.drawing.strip import budget_strip
         from .pictures import figure_image
 
         reference = reference or largest(anchor)
         asked = {"budget": budget, "choose": choose, "target_error": target_error, "target_speedup": target_speedup}
-        strip = budget_strip(reference, anchor, asked)
-        found = schedule_at(reference, anchor, chosen_budget(strip["curve"], reference.steps, **asked))
-        labels = [f"anchor, {anchor.budget}", f"budget {found.budget} of {found.steps}", f"reference, {reference.budget}"]
-        plot = figure_image(schedule_strips([anchor, found, reference], labels, NODE))
+        limits = {"start_percent": start_percent, "end_percent": end_percent, "max_skips": max_skips}
+        rules = StepRules(**limits, forced=forced_steps(forced)).on_grid(reference.sigmas)
+        strip = budget_strip(reference, anchor, asked | limits | {"forced": forced})
+        chosen = chosen_budget(strip["curve"], reference.steps, **asked)
+        found = schedule_at(reference, anchor, chosen)
+        found = found.replace(speedup=target_speedup if choose == BY_SPEEDUP else None, rules=rules if rules.named else None)
+        shown = ruled(found)
+        label = f"budget {chosen}" if shown is found else f"budget {chosen}, {shown.budget}"
+        labels = [f"anchor, {anchor.budget}", f"{label} of {found.steps}", f"reference, {reference.budget}"]
+        plot = figure_image(schedule_strips([anchor, shown, reference], labels, NODE))
         return io.NodeOutput(found, plot, ui={"otcache": [strip]})
 
 

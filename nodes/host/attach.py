@@ -29,14 +29,18 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
     if level not in LEVELS:
         raise OTCacheError(f'Reuse level "{level}" is unknown; choose one of {", ".join(LEVELS)}.')
 
-    def begin(guider, sampler, grid, layout):
+    def begin(guider, sampler, grid, layout, begins):
+        told = []
+
         def follow():
             sampling = guider.model_patcher.get_model_object("model_sampling")
-            fitting = with_learnt_weights(fit_to_run(schedule, grid, sampling), guider, sampler, grid, layout)
+            fitting, says = fit_to_run(schedule, grid, sampling, begins)
+            told.append(says)
+            fitting = with_learnt_weights(fitting, guider, sampler, grid, layout)
             check_slice(schedule, fitting)
             return CachedRun(fitting, layout)
 
-        run = HostRun(follow, grid, guider, sampler, level)
+        run = noted(HostRun(follow, grid, guider, sampler, level), *told)
         run.hint = saves_little(schedule, run.cached.schedule) if run.cached else ""
         return run
 
@@ -44,9 +48,11 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
 
 
 def with_runs(model, begin: Callable, on_report: Callable[[Report], None] | None = None):
-    """A clone of the ModelPatcher `model` whose sampling runs go through what `begin(guider, sampler, grid, layout)` makes.
+    """A clone of the ModelPatcher `model` whose sampling runs go through what `begin(guider, sampler, grid, layout, begins)`
+    makes.
 
-    That is a `HostRun` or something like it; grid: the run's sigmas, float64 [N + 1]; layout: of its latents.
+    That is a `HostRun` or something like it; grid: the run's sigmas, float64 [N + 1]; layout: of its latents; begins: whether
+    it begins with noise of its own, which a later slice of another run does not.
     """
 
     def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
@@ -56,7 +62,7 @@ def with_runs(model, begin: Callable, on_report: Callable[[Report], None] | None
         grid = sigmas.detach().cpu().double().numpy()  # now: uni_pc writes into its sigmas later
         # Latents of picture and sound come packed as one; older versions do not know such and say no shapes.
         layout = Layout(kwargs.get("latent_shapes") or [latent_image.shape])
-        run = begin(guider, sampler, grid, layout)
+        run = begin(guider, sampler, grid, layout, bool(noise.any()))
         guider.model_options = comfy.model_patcher.create_model_options_clone(shared)
         _add_hooks(run, guider.model_options)
         try:
@@ -73,6 +79,13 @@ def with_runs(model, begin: Callable, on_report: Callable[[Report], None] | None
     clone = without_cache(model)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
     return clone
+
+
+def noted(run: HostRun, *told: str) -> HostRun:
+    """`run`, whose report says what was `told` too, unless it is computed in full."""
+    if run.cached:
+        run.note = "; ".join(filter(None, (run.note, *told)))
+    return run
 
 
 def _add_hooks(run, model_options: dict) -> None:

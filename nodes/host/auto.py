@@ -3,20 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...otcache_core.calibration.solving import expected_errors
+from ...otcache_core.calibration.solving import expected_errors, fitted
 from ...otcache_core.calibration.statistics import Statistics
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
+from ...otcache_core.schedules.following import FEWEST, changed
 from ...otcache_core.schedules.interpolation import budget_for_speedup, error_curve, smallest_budget
+from ...otcache_core.schedules.rules import StepRules, ruled_steps
 from . import learned
-from .attach import with_runs
+from .attach import noted, with_runs
 from .known import fitting, of_same_runs, origin_of, solved
 from .lesson import Lesson
 from .run import HostRun
 
 BY_SPEEDUP, BY_BUDGET, BY_ERROR = "by speed-up", "by budget", "by error"
 WHEN_NEEDED, THIS_RUN, ANEW = "when needed", "this run too", "anew"
-FEWEST = 3  # evaluations that a speed-up leaves: models of few steps have nothing to spare
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ class Target:
 
 def with_auto_cache(
     model, target: Target, level: str = "output", learn: str = WHEN_NEEDED, on_report=None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None, step_rules: StepRules = StepRules(),  # noqa: B008
 ):  # fmt: skip
     """A clone of the ModelPatcher `model` whose runs teach and are then cached; see `attach.with_cache`."""
     forgotten = set()  # once only, for the samplers of one workflow may teach different parts of a run
 
-    def begin(guider, sampler, grid, layout):
+    def begin(guider, sampler, grid, layout, begins):
         key = learned.model_key(guider.model_patcher)
         if learn == ANEW and key not in forgotten:
             learned.forget(key)
@@ -58,7 +59,20 @@ def with_auto_cache(
         same = of_same_runs(known, origin, grid, layout)
         in_full = budget >= len(grid) - 1
         if known and known[0].taught and learn == WHEN_NEEDED and not in_full:
-            return HostRun(lambda: CachedRun(solved(key, known, grid, budget), layout), grid, guider, sampler, level)
+            told = []
+
+            def follow_rules():
+                found = solved(key, known, grid, budget)
+                sampling = guider.model_patcher.get_model_object("model_sampling")
+                rules = step_rules.on_grid(grid, sampling.percent_to_sigma)
+                steps = ruled_steps(found.compute_steps, grid, rules)
+                told.append(step_rules.left_out(len(grid) - 1))
+                if steps != found.compute_steps:
+                    told.append(changed(budget, len(steps), rules))
+                    found = fitted(known, grid, steps)
+                return CachedRun(found, layout)
+
+            return noted(HostRun(follow_rules, grid, guider, sampler, level), *told)
 
         rehearses = not in_full or target.choose == BY_ERROR
         if same and same.runs >= learned.ENOUGH and (same.taught or not rehearses):

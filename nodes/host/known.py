@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...otcache_core.calibration.solving import covers, fitted, solve
+from ...otcache_core.calibration.solving import LEARNT, covers, fitted, solve
 from ...otcache_core.calibration.statistics import Origin, Statistics
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.layout import Layout
+from ...otcache_core.schedules.following import CHANGED
 from ...otcache_core.schedules.retiming import retime
 from ...otcache_core.schedules.schedule import Schedule, check_sigmas
 from . import learned
@@ -101,10 +102,11 @@ def other_weights(schedule: Schedule, patcher) -> str:
 def with_learnt_weights(schedule: Schedule, guider, sampler, grid: np.ndarray, layout: Layout) -> Schedule:
     """`schedule`, already on `grid`, with weights learnt of its model with the run's sampler; as it is where that has its own.
 
-    Those are schedules that nobody fitted, and such as were fitted to another sampler or to other bands than latents of
-    `layout` have. What they say of the model that their steps were made on stays.
+    Those are schedules that nobody fitted, such as were fitted to another sampler or to other bands than latents of `layout`
+    have, and learnt ones whose steps were changed since. What they say of the model that their steps were made on stays.
     """
-    unfitted = schedule.weights is None and schedule.stage in UNFITTED
+    changed = schedule.provenance.startswith(CHANGED) and LEARNT in schedule.provenance
+    unfitted = schedule.weights is None and schedule.stage in UNFITTED or changed
     its_own = not made_for_another(schedule, sampler) and fits_bands(schedule, layout)
     if schedule.budget == schedule.steps or not unfitted and its_own:
         return schedule

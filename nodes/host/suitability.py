@@ -10,7 +10,7 @@ from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.layout import Layout
 from ...otcache_core.sampling.response import Response, are_eulers
-from ...otcache_core.schedules.interpolation import with_speedup
+from ...otcache_core.schedules.following import followed
 from ...otcache_core.schedules.schedule import FLOW_TOP, Schedule
 
 # Samplers that choose their own noise levels: there are no steps to skip.
@@ -69,15 +69,18 @@ def _functions(option) -> list | tuple:
     return option if isinstance(option, list | tuple) else (option,)
 
 
-def fit_to_run(schedule: Schedule, sigmas: np.ndarray, model_sampling) -> Schedule:
-    """`schedule` on the run's grid; raises `OTCacheError` with the reason when the run has to be computed in full."""
+def fit_to_run(schedule: Schedule, sigmas: np.ndarray, model_sampling, begins: bool = False) -> tuple[Schedule, str]:
+    """(`schedule` as the run follows it, what to tell of its evaluations); see `following.followed`.
+
+    Raises `OTCacheError` with the reason when the run has to be computed in full.
+    """
     check_noise(schedule, model_sampling)
     if len(sigmas) > 1 and sigmas[0] > schedule.sigmas[0] * BEYOND:
         raise OTCacheError(
             f"the run starts at sigma {sigmas[0]:.4g}, but the schedule begins at {schedule.sigmas[0]:.4g}; "
             "use a schedule made for this model"
         )
-    return with_speedup(schedule, sigmas)
+    return followed(schedule, sigmas, begins)
 
 
 def check_slice(schedule: Schedule, fitting: Schedule) -> None:

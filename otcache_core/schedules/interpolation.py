@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..errors import OTCacheError
-from .retiming import later_segments, moved, retime, segments_at
+from .retiming import moved, retime, segments_at
 from .schedule import Schedule, check_budget
-from .transport import Warp, interpolate, steps_at_budget
+from .transport import interpolate
 
 
 def known_schedules(reference: Schedule, anchor: Schedule) -> tuple[Schedule, list[Schedule]]:
@@ -50,30 +50,6 @@ def schedule_at(reference: Schedule, anchor: Schedule, budget: int) -> Schedule:
         name=f"{reference.model or 'model'}-interpolated-{budget}of{reference.steps}", stage="interpolated",
         parents=tuple(s.name for s in (anchor, reference) if s.name),
         provenance=f"geodesic, not judged; predicts like B = {nearest.budget}",
-    )  # fmt: skip
-
-
-def with_speedup(schedule: Schedule, sigmas) -> Schedule:
-    """`schedule` on a run's grid [M + 1], with as many evaluations as its own `speedup` leaves of the run's steps.
-
-    Of the budgets that an anchor carries it begins with the one of nearest share; where that makes more or fewer evaluations,
-    the steps are read off its warp. Without a `speedup` this is `retime`. Raises `OTCacheError` like that.
-    """
-    if schedule.speedup is None:
-        return retime(schedule, sigmas)
-    near = min((schedule, *schedule.prepared), key=lambda s: abs(np.log(s.ideal_speedup / schedule.speedup)))
-    fitting = retime(near, sigmas)
-    budget = budget_for_speedup(fitting.steps, schedule.speedup)
-    if fitting.budget == budget:
-        return fitting
-    grid = np.asarray(fitting.sigmas)
-    _, inside = later_segments(near, grid)
-    levels = np.array([grid[0], *(near.sigmas[near.compute_steps[k]] for k in inside), grid[-1]])
-    warp = Warp(np.arange(len(levels)) / (len(levels) - 1), (grid[0] - levels) / (grid[0] - grid[-1]))
-    steps = steps_at_budget(warp, budget, grid)
-    return moved(
-        near, grid, steps, segments_at(near, grid[list(steps)]), parents=(near.name,) if near.name else (),
-        provenance=f"{budget} evaluations read off {near.budget} of {near.steps}; {near.provenance}".strip("; "),
     )  # fmt: skip
 
 

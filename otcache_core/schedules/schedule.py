@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..errors import OTCacheError
 from ..files import write_text
 from .json_limits import FIRST_ERROR, check_size
+from .records import Number, Record
+from .rules import Rules
 
 MAX_STEPS = 10_000
 MAX_FILE_BYTES = 16 * 2**20
@@ -19,17 +21,10 @@ HISTORY = 3  # evaluations that a predictor may combine
 FLOW_TOP = 1.02  # sigmas of flow models end at 1, but for rounding and a little more noise
 BANDS = 8  # of a latent that fitted weights may tell apart: two of a picture or video, further ones of sound packed with it
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
 Row = Annotated[tuple[Number, ...], Field(min_length=1, max_length=HISTORY * BANDS, **FIRST_ERROR)]
 PredictorKind = Literal["hold", "linear", "quadratic", "mean_velocity", "fitted"]
 Noise = Literal["", "flow", "diffusion"]
 Stage = Literal["full", "uniform", "preset", "reference", "anchor", "interpolated", "graph", "search"]
-
-
-class Record(BaseModel):
-    """Base of everything that is stored: immutable, and unknown fields are errors, not silently dropped."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Predictor(Record):
@@ -59,6 +54,7 @@ class Schedule(Record):
     score: the metric's value on the calibration cases, smaller is better. psnr: the mean of their pictures' PSNR, in dB.
     speedup: how many times fewer evaluations every run is to make, whatever its steps; None: as many as compute_steps.
     prepared: for an anchor, the guarded schedules of all budgets, so that a saved anchor carries them.
+    rules: what was asked of single steps beyond the budget; `following.followed` applies them on the grid of each run.
     """
 
     format: Literal["otcache-schedule"] = "otcache-schedule"
@@ -86,6 +82,7 @@ class Schedule(Record):
     provenance: Annotated[str, Field(max_length=4000)] = ""
     versions: dict[Annotated[str, Field(max_length=50)], Annotated[str, Field(max_length=100)]] = {}
     prepared: Annotated[tuple[Schedule, ...], Field(max_length=MAX_STEPS, **FIRST_ERROR)] = ()
+    rules: Rules | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Schedule:

@@ -138,7 +138,8 @@ class Comfy:
         """The strip of a node class's first node (its element)."""
         self.focus(node)
         element = "nodeOf(name).widgets.find(widget => widget.name === 'otcache_strip').element"
-        self.page.evaluate(f"name => {{ {element}.dataset.test = name }}", node)
+        own = f"{element}.querySelector('.otcache-strip') ?? {element}"  # cells that can be clicked lie round it
+        self.page.evaluate(f"name => {{ ({own}).dataset.test = name }}", node)
         return self.page.locator(f'.otcache-strip[data-test="{node}"]')
 
     def value(self, widget: str, node: str = "OTBudgetInterpolate"):

@@ -71,7 +71,7 @@ def test_the_budget_follows_a_target(open_comfy, shots, vue):
     comfy.eventually(lambda: report.inner_text().startswith(f"{by_error} of 50 evaluations"))  # the server chose the same
     workflow, prompt = comfy.documents()
     node = next(node for node in workflow["nodes"] if node["type"] == NODE)
-    assert node["widgets_values"] == [10, "by error", 0.03, 4] and set(prompt[str(node["id"])]["inputs"]) == INPUTS
+    assert node["widgets_values"] == [10, "by error", 0.03, 4, 0, 1, 0, ""] and set(prompt[str(node["id"])]["inputs"]) == INPUTS
 
     comfy.page.reload()
     comfy.wait()

@@ -52,7 +52,7 @@ def test_strip_follows_the_slider_and_shows_what_ran(open_comfy, shots, vue):
 
     workflow, prompt = comfy.documents()
     node = next(node for node in workflow["nodes"] if node["type"] == NODE)
-    assert node["widgets_values"] == [12, "by hand", 0.03, 4] and set(prompt[str(node["id"])]["inputs"]) == INPUTS
+    assert node["widgets_values"] == [12, "by hand", 0.03, 4, 0, 1, 0, ""] and set(prompt[str(node["id"])]["inputs"]) == INPUTS
     assert not re.search("strip", json.dumps([workflow, prompt]), re.IGNORECASE)
 
     comfy.strip_on(NODE).evaluate("""element => {

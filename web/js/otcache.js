@@ -3,6 +3,7 @@ import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
 import { labelChoices } from "./otcache/choices.mjs"
 import { colourLinks } from "./otcache/colours.mjs"
+import { Editor } from "./otcache/editing.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
 import { Note } from "./otcache/note.mjs"
 import { freeValues, isSamePrompt } from "./otcache/prompt.mjs"
@@ -15,8 +16,10 @@ import { isChinese, wordsFor } from "./otcache/words.mjs"
 const KINDS = {
   OTBudgetInterpolate: "budget", OTCachedSampler: "run", OTApplyCache: "run", OTAutoCache: "run", OTLoadSchedule: "schedule",
 }
+const EDITABLE = ["OTBudgetInterpolate", "OTAutoCache"]
 const NOTES = { OTSaveSchedule: ["saved", "firstSaved", 4], OTCompare: ["compared", "firstCompared", 6] } // kind, hint, lines
-const ASKED = ["budget", "choose", "target_error", "target_speedup"] // widgets of OT Budget Interpolate
+const RULES = ["start_percent", "end_percent", "max_skips", "forced"] // widgets of both that are editable
+const ASKED = ["budget", "choose", "target_error", "target_speedup", ...RULES] // widgets of OT Budget Interpolate
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const NAME = "otcache_strip"
 const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
@@ -35,15 +38,18 @@ const locale = () => app.extensionManager?.setting?.get("Comfy.Locale")
 function addStrip(node) {
   const kind = KINDS[node.comfyClass]
   const words = wordsFor(locale())
-  const strip = new Strip(kind, words, () => askedOf(node, strip), (value) => setBudget(node, value))
-  addWidget(node, strip, heightOf(kind))
+  const isEditable = EDITABLE.includes(node.comfyClass)
+  const strip = new Strip(kind, words, () => askedOf(node, strip), (value) => setBudget(node, value), isEditable)
+  const element = isEditable ? editable(node, strip, words) : strip.element
+  addWidget(node, strip, heightOf(kind, isEditable), element)
+  if (isEditable) followWidgets(node, strip)
   if (kind === "schedule") followName(node)
   if (kind === "budget") {
-    followWidgets(node, strip)
+    limitBudget(node, FIRST_MAX)
     // The frontend waits for the "change" event of whatever has the focus, which is for inputs: undo would not know of our keys.
     for (const event of ["keyup", "blur"]) strip.element.addEventListener(event, noteForUndo)
   }
-  strip.element.addEventListener("wheel", (event) => {
+  element.addEventListener("wheel", (event) => {
     if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event) // zoom as elsewhere on a node
   })
 }
@@ -55,10 +61,10 @@ function addNote(node) {
   addWidget(node, note, note.height)
 }
 
-/** Put a Strip or Note on its node, in both ways that nodes are drawn. */
-function addWidget(node, strip, height) {
+/** Put a Strip or Note on its node, in both ways that nodes are drawn. element: what is shown of it. */
+function addWidget(node, strip, height, element = strip.element) {
   strips.set(node, strip)
-  const widget = node.addDOMWidget(NAME, TYPE, strip.element, {
+  const widget = node.addDOMWidget(NAME, TYPE, element, {
     serialize: false, // not in the prompt
     hideOnZoom: false,
     margin: MARGIN,
@@ -88,6 +94,17 @@ async function showNamed(node) {
   if (strip.asked === asked) strip.take(data)
 }
 
+/** The element of a strip whose steps can be forced by hand. */
+function editable(node, strip, words) {
+  const forced = () => widgetFor(node, "forced", rootGraph())
+  const write = (text) => {
+    if (!forced()) return // another node gives it
+    setValue(node, forced(), text)
+    noteForUndo()
+  }
+  return new Editor(strip, words, () => forced()?.value, write).element
+}
+
 /** Let the frontend look at the graph: what has changed since it last did is one step of undo. */
 function noteForUndo() {
   app.canvas.emitBeforeChange?.()
@@ -100,20 +117,20 @@ function followWidgets(node, strip) {
     if (!own) continue
     after(own, "callback", () => {
       // Not where another node gives it: a Primitive calls this whenever a prompt is made.
-      if (name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
-      if (name === "choose") fitTargets(node, true)
+      if (strip.kind === "budget" && name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
+      if (strip.kind === "budget" && name === "choose") fitTargets(node, true)
       strip.show()
       node.graph?.setDirtyCanvas?.(true, true) // the classic canvas would show the old value until the mouse moves
     })
   }
+  const fit = strip.kind === "budget" ? (resize) => fitTargets(node, resize) : () => {}
   for (const event of ["onConfigure", "onConnectionsChange"]) {
     after(node, event, () => {
-      fitTargets(node)
+      fit()
       strip.show()
     })
   }
-  fitTargets(node, true)
-  limitBudget(node, FIRST_MAX)
+  fit(true)
 }
 
 /** Show those widgets that count as `choose` stands. resize: let the node become so much higher or lower. */
@@ -168,7 +185,7 @@ function setValue(node, widget, value) {
 function askedOf(node, strip) {
   return Object.fromEntries(ASKED.map((name) => {
     const widget = widgetFor(node, name, rootGraph())
-    return [name, widget ? widget.value : strip.data?.asked[name]]
+    return [name, widget ? widget.value : strip.data?.asked?.[name]]
   }))
 }
 

@@ -18,9 +18,8 @@ from otcache_core.schedules.interpolation import (
     judged_errors,
     schedule_at,
     smallest_budget,
-    with_speedup,
 )
-from otcache_core.schedules.presets import preset, preset_names
+from otcache_core.schedules.presets import preset
 from otcache_core.schedules.retiming import retime
 from otcache_core.schedules.schedule import make_schedule
 from otcache_core.schedules.transport import interpolate
@@ -93,37 +92,6 @@ def test_reference_and_anchor_the_wrong_way_round_are_our_error(done):
     for budget in (6, done.anchor.budget, done.reference.budget, STEPS):  # those that are known, too
         with pytest.raises(OTCacheError, match="must be below the reference; exchange the two"):
             schedule_at(done.anchor.replace(prepared=()), done.reference, budget)
-
-
-# -- a share of the steps, whatever their number --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", preset_names())
-@pytest.mark.parametrize("steps", [8, 20, 28, 50, 100])
-def test_a_preset_makes_as_many_evaluations_as_its_speedup_leaves(name, steps):
-    grid = linear_sigmas(steps, 3.0)
-    found = with_speedup(preset(name).replace(speedup=3.0), grid)
-    assert found.budget == budget_for_speedup(steps, 3.0) and found.steps == steps
-    assert with_speedup(preset(name), grid) == retime(preset(name), grid)
-
-
-def test_the_steps_of_a_speedup_are_read_off_the_schedules_warp():
-    """Half of a schedule's evaluations are every second of them."""
-    published = preset("lemica-flux1-dev-20")
-    found = with_speedup(published.replace(speedup=5.0), published.sigmas)
-    assert found.compute_steps == published.compute_steps[::2]
-
-
-def test_a_slice_keeps_the_share():
-    grid = linear_sigmas(40, 3.0)
-    for part in (grid[:21], grid[20:], grid[10:15]):
-        assert with_speedup(preset("lemica-flux1-dev-20").replace(speedup=2.5), part).budget == int((len(part) - 1) / 2.5)
-
-
-def test_an_anchor_gives_the_budget_of_that_share_with_its_weights(done):
-    assert with_speedup(done.anchor.replace(speedup=20 / 6), SIGMAS) == done.schedules[6]
-    found = with_speedup(done.anchor.replace(speedup=20 / 6), linear_sigmas(40, 3.0))
-    assert found.budget == 12 and len(found.weights) == 12
 
 
 def test_two_models_in_one_slider_are_told():

@@ -169,13 +169,17 @@ WRONG = {
     "scheduler": [5, "x" * 101],
     "shift": ["3", True, [], float("nan"), float("inf"), 10**400],
     "metric": [5, "x" * 101],
-    "speedup": ["2", True, 0.99, -1.0, float("nan"), float("inf"), 10**400],
     "score": ["0.1", False, {}, float("nan"), float("-inf"), 10**400],
     "psnr": ["0.1", False, {}, float("nan"), float("-inf"), 10**400],
     "cases": ["a", {}, [5], ["x" * 501], ["a"] * 10_001],
     "parents": ["a", [5], ["x" * 201], ["a"] * 101],
     "provenance": [5, "x" * 4001],
     "versions": [[], "1", {"a": 5}, {"a": "x" * 101}, {"x" * 51: "1"}],
+    "speedup": ["3", True, 0.99, -1, float("nan"), float("inf"), 10**400],
+    "rules": [
+        5, [], "start", {"begin": 1.0}, {"start": "1"}, {"end": float("nan")}, {"max_skips": -1}, {"max_skips": 1.5},
+        {"max_skips": 10**9}, {"on": 1.0}, {"on": ["1"]}, {"off": [float("inf")]}, {"off": [0.5] * 1001},
+    ],
     "prepared": [5, {}, ["a"], [{}], [GOOD | {"compute_steps": [1]}], [GOOD | {"prepared": [GOOD]}]],
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 export const BUDGET_HEIGHT = 124
 export const RUN_HEIGHT = 54
+export const MARKS_HEIGHT = 8 // below the cells of a strip of that height that can be edited
 const SIDE = 4
 const CURVE = { top: 2, height: 30 }
 const CELLS = { top: 36, height: 16 }
@@ -41,6 +42,23 @@ export function cells(computed, width, top = CELLS.top, height = CELLS.height) {
     else skip += box(x + 0.5, top + (height * (1 - PREDICTED)) / 2, pitch - gap - 1, height * PREDICTED)
   })
   return { run, skip }
+}
+
+/**
+ * Marks below cells that were forced by hand: {on, off} paths, told apart by direction and filling. forced: a Map of step ->
+ * whether it is computed.
+ */
+export function marks(forced, count, width, top = CELLS.top + CELLS.height + 2) {
+  const pitch = (width - 2 * SIDE) / count
+  const half = Math.min(Math.max(pitch * 0.4, 1.5), 3.5)
+  const at = { on: "", off: "" }
+  for (const [step, runs] of forced) {
+    if (step >= count) continue
+    const x = SIDE + (step + 0.5) * pitch
+    const [tip, base] = runs ? [top, top + 6] : [top + 6, top]
+    at[runs ? "on" : "off"] += `${line([[x, tip], [x + half, base], [x - half, base]])}z`
+  }
+  return at
 }
 
 /** The frame around cell `index`, or "". */

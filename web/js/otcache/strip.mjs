@@ -1,28 +1,35 @@
 // The element of a strip: built once, afterwards only attributes and texts change, and only those that differ.
 import * as layout from "./layout.mjs"
+import { forcedSteps, ruledSteps } from "./rules.mjs"
 import { BY_ERROR, chosenBudget, expectedError, expectedPsnr, judged, scheduleAt } from "./schedule.mjs"
 import { budgetFoot, budgetLabel, runLabels, scheduleFoot } from "./words.mjs"
 
 const SVG = "http://www.w3.org/2000/svg"
-const PATHS = ["curve", "dots", "bars", "skip", "run", "now", "axis", "target", "marker", "line", "points", "ring"]
+const PATHS = ["curve", "dots", "bars", "skip", "run", "now", "axis", "target", "marker", "line", "points", "ring", "on", "off"]
 const CHROME = 54 // the lines of text and the padding
 const PLOTS = { budget: layout.BUDGET_HEIGHT, run: layout.RUN_HEIGHT, schedule: layout.RUN_HEIGHT }
 const MORE = { schedule: 48 } // further lines of text
 const KEY = '<svg viewBox="0 0 9 10"><path class="run" d="M0 0h8v10h-8z"/></svg>'
 const KEY_SKIP = '<svg class="second" viewBox="0 0 9 10"><path class="skip" d="M.5 2.5h7v5h-7z"/></svg>'
 
-/** Height of a strip's element in CSS pixels. kind: "budget", "run" or "schedule". */
-export function heightOf(kind) {
-  return CHROME + PLOTS[kind] + (MORE[kind] ?? 0)
+/** Height of a strip's element in CSS pixels. kind: "budget", "run" or "schedule"; isEditable: whether its steps can be forced by
+ * hand. */
+export function heightOf(kind, isEditable) {
+  return CHROME + plotHeight(kind, isEditable) + (MORE[kind] ?? 0)
+}
+
+function plotHeight(kind, isEditable) {
+  return PLOTS[kind] + (kind !== "budget" && isEditable ? layout.MARKS_HEIGHT : 0)
 }
 
 /**
- * One strip. kind: "budget" (a slider), "run" (a picture of what ran) or "schedule" (of what was loaded). words: of words.mjs. ask() says what the widgets ask
- * for (see `chosenBudget`) and is called whenever a budget strip is drawn; setBudget(value) is called for keys.
- * `data` is what the node sent, or null.
+ * One strip. kind: "budget" (a slider), "run" (a picture of what ran) or "schedule" (of what was loaded). words: of words.mjs.
+ * ask() says what the widgets ask for (see `chosenBudget` and `ruledSteps`) and is called whenever it is drawn; setBudget(value)
+ * is called for keys. `data` is what the node sent, or null. onDraw, where it is set, is called with a truth value for each step,
+ * or with null where cells are no steps.
  */
 export class Strip {
-  constructor(kind, words, ask, setBudget) {
+  constructor(kind, words, ask, setBudget, isEditable = false) {
     this.kind = kind
     this.words = words
     this.ask = ask
@@ -34,7 +41,8 @@ export class Strip {
     this.element = document.createElement("div")
     this.element.className = `otcache-strip ${kind} empty`
     this.element.tabIndex = 0
-    this.element.style.minHeight = this.element.style.maxHeight = `${heightOf(kind)}px`
+    this.element.style.minHeight = this.element.style.maxHeight = `${heightOf(kind, isEditable)}px`
+    this.onDraw = null
     this.element.setAttribute("role", kind === "budget" ? "slider" : "img")
     if (kind === "budget") this.element.setAttribute("aria-valuemin", 1)
     this.element.innerHTML =
@@ -53,7 +61,7 @@ export class Strip {
     part("key").append(predicted)
     this.plot = document.createElementNS(SVG, "svg")
     this.plot.setAttribute("class", "plot")
-    this.plot.setAttribute("height", PLOTS[kind])
+    this.plot.setAttribute("height", plotHeight(kind, isEditable))
     this.paths = Object.fromEntries(PATHS.map((name) => [name, this.path(name)]))
     this.shapes = {} // as drawn
     this.labels = [] // the ticks' elements
@@ -103,20 +111,24 @@ export class Strip {
     const { data, words, width, cells } = this
     const asked = this.ask()
     const chosen = chosenBudget(data, asked)
-    const { steps, source, problem } = chosen.problem ? chosen : scheduleAt(data, chosen.budget)
+    const { steps: own, source, problem } = chosen.problem ? chosen : scheduleAt(data, chosen.budget)
+    const forced = forcedSteps(asked.forced)
     const { sigma, points, plot } = this.background(asked.choose === BY_ERROR ? asked.target_error : null)
     this.budget = chosen.budget ?? asked.budget
     this.element.setAttribute("aria-valuemax", cells)
     this.element.setAttribute("aria-valuenow", this.budget)
-    if (problem) {
+    if (problem || !forced) {
       this.draw({ ...layout.cells(new Array(cells).fill(false), width), curve: sigma.curve })
-      this.write(...words[problem](cells))
+      this.write(...(problem ? words[problem](cells) : words.notForced))
+      this.onDraw?.(null)
       return
     }
+    const steps = ruledSteps(own, cells, asked, forced)
+    const isRuled = steps.join() !== own.join()
     const computed = new Array(cells).fill(false)
     for (const step of steps) computed[step] = true
-    const isMeasured = points.some(([at]) => at === this.budget)
-    const error = isMeasured ? data.prepared[this.budget].score : expectedError(data.curve, this.budget)
+    const isMeasured = !isRuled && points.some(([at]) => at === this.budget)
+    const error = isRuled ? null : isMeasured ? data.prepared[this.budget].score : expectedError(data.curve, this.budget)
     this.draw({
       ...layout.cells(computed, width),
       curve: sigma.curve,
@@ -124,13 +136,16 @@ export class Strip {
       now: layout.cellFrame(this.now, cells, width),
       ...plot,
       ...plot?.at(this.budget, error),
+      ...layout.marks(forced, cells, width),
     })
-    const foot = budgetFoot(words, {
-      asked, missed: chosen.missed, total: cells, error, isMeasured, isFull: source === "full", metric: data.metric,
-      psnr: expectedPsnr(data, this.budget), calibrated: points.length > 0, warning: data.warning,
+    const leftOut = [...forced.keys()].filter((step) => step >= cells).map((step) => step + 1)
+    const foot = leftOut.length ? words.leftOut(leftOut.join(words.and), cells) : budgetFoot(words, {
+      asked, missed: chosen.missed, total: cells, error, isMeasured, isFull: source === "full" && !isRuled, metric: data.metric,
+      psnr: expectedPsnr(data, this.budget), calibrated: points.length > 0, warning: data.warning, ruledFrom: isRuled ? this.budget : null,
     })
     const list = steps.map((step) => step + 1).join(words.and)
-    this.write(budgetLabel(words, this.budget, cells, asked.choose), foot, words.steps(list))
+    this.write(budgetLabel(words, steps.length, cells, asked.choose), foot, words.steps(list))
+    this.onDraw?.(computed)
   }
 
   /** What stays while the budget moves: the sigma curve, the judged points and the error plot. */
@@ -154,12 +169,19 @@ export class Strip {
 
   showRun() {
     const { head, foot } = runLabels(this.words, this.data)
+    const { computed, steps } = this.data
+    const text = this.ask?.().forced ?? ""
+    const forced = forcedSteps(text)
+    const isBySteps = computed.length === steps
     this.draw({
+      ...(isBySteps && forced ? layout.marks(forced, steps, this.width) : {}),
       ...layout.cells(this.data.computed, this.width),
       bars: layout.timeBars(this.data.seconds, this.width),
       now: layout.cellFrame(this.now, this.cells, this.width),
     })
-    this.write(head, foot)
+    const note = forced ? text && this.words.forcedNext(text) : this.words.notForced.join(this.words.and)
+    this.write(head, [note, foot].filter(Boolean).join(this.words.and))
+    this.onDraw?.(isBySteps ? computed.map(Boolean) : null)
   }
 
   draw(shapes) {

@@ -43,6 +43,15 @@ const en = {
   firstSaved: "After a run: where the schedule was saved.",
   firstCompared: "After a run: how far the pictures are apart, and the pictures.",
   saved: (path) => `saved: ${path}`,
+  ruled: (b) => `budget ${b}, changed by range, cap or hand; error not measured`,
+  cells: "Steps: click to force one on or off",
+  cell: (step, runs, forced) =>
+    `step ${step + 1}: ${runs ? "model runs" : "predicted"}${forced === undefined ? "" : forced ? ", forced on" : ", forced off"}`,
+  clear: "clear forced",
+  clearAll: "Clear all forced steps",
+  forcedNext: (text) => `forced: ${text}`,
+  leftOut: (list, n) => `forced names step ${list}, but there are ${n} steps: left out`,
+  notForced: ["forced must be step numbers with a sign, such as +3 -7", "each once, and not -1"],
   steps: (list) => `The model runs at steps ${list}.`,
   and: ", ",
 }
@@ -86,6 +95,15 @@ const zh = {
   firstSaved: "运行后：此处显示调度表保存的位置。",
   firstCompared: "运行后：此处显示图像的差异以及图像。",
   saved: (path) => `已保存：${path}`,
+  ruled: (b) => `预算 ${b}，由范围、上限或手动更改；误差未测量`,
+  cells: "步骤：点击可强制计算或强制预测",
+  cell: (step, runs, forced) =>
+    `第 ${step + 1} 步：${runs ? "运行模型" : "预测"}${forced === undefined ? "" : forced ? "，强制计算" : "，强制预测"}`,
+  clear: "清除强制",
+  clearAll: "清除所有强制的步",
+  forcedNext: (text) => `强制：${text}`,
+  leftOut: (list, n) => `forced 中的第 ${list} 步超出 ${n} 步：已忽略`,
+  notForced: ["forced 须为带符号的步号，例如 +3 -7", "每步一次，且不能是 -1"],
   steps: (list) => `模型运行于第 ${list} 步。`,
   and: "，",
 }
@@ -114,12 +132,16 @@ export function budgetLabel(words, budget, total, choose) {
 
 /**
  * The line below it. error: a number or null; psnr: in dB, or null; isMeasured: whether the calibration judged this budget
- * itself; missed: whether the target was not met. warning: what speaks against the two schedules, or "".
+ * itself; missed: whether the target was not met. warning: what speaks against the two schedules, or ""; ruledFrom: the budget
+ * whose steps were changed by rules, or null.
  */
-export function budgetFoot(words, { asked, missed, total, error, isMeasured, isFull, metric, psnr, calibrated, warning }) {
+export function budgetFoot(
+  words, { asked, missed, total, error, isMeasured, isFull, metric, psnr, calibrated, warning, ruledFrom = null },
+) {
   if (warning) return words.warning(warning)
   if (missed) return asked.choose === BY_ERROR ? words.notThatGood(asked.target_error) : words.notThatFast(total)
   if (asked.choose === BY_HAND && asked.budget > total) return words.beyond(asked.budget, total)
+  if (ruledFrom !== null) return words.ruled(ruledFrom)
   if (isFull) return words.fullError
   if (!calibrated) return words.noCalibration
   if (error === null) return words.unknownError
