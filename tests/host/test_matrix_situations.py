@@ -29,9 +29,14 @@ def cases(host):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_euler(host, cases, name, level):
+    if cases(SITUATIONS[name].model) is None:
+        pytest.skip("this ComfyUI has no such model")
     found = cell_of(host, cases(SITUATIONS[name].model), name, level, "euler")
     assert found.exact and found.finite, found
     situation = SITUATIONS[name]
+    if situation.in_full:
+        assert situation.in_full in found.reason and found.error == 0 and found.wanted == found.asked, found
+        return
     wanted = situation.with_blocks if level == "blocks" and situation.with_blocks else situation.evaluations
     assert found.made == found.wanted == wanted, found
     reason = situation.no_blocks
