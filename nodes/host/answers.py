@@ -53,12 +53,14 @@ class Answers:
         self._zero = (given == x).all()
         return Answer(given, teaches=True, anew=self._differs())
 
-    def was_empty(self) -> bool:
-        """Whether the last evaluation gave no velocity at all; to be asked once, where the device was waited for."""
+    def levels(self, timestep: torch.Tensor) -> tuple[list[float], bool]:
+        """The noise levels of a call, and whether the evaluation before it gave no velocity at all: one wait for the device."""
         zero, self._zero = self._zero, None
-        empty = zero is not None and bool(zero)
-        self.useless += empty
-        return empty
+        if zero is None:
+            return timestep.flatten().tolist(), False
+        *levels, empty = torch.cat([timestep.flatten(), zero.to(timestep).view(1)]).tolist()
+        self.useless += bool(empty)
+        return levels, bool(empty)
 
     def forget(self) -> None:
         """Another situation begins: the next evaluation may be unlike those before it."""

@@ -102,7 +102,7 @@ class HostRun:
     def predict_noise(self, executor, x, timestep, model_options=None, *args, **kwargs):
         """The guided denoised latent at `x`: the model's own, or predicted. The PREDICT_NOISE wrapper of a run."""
         model_options = {} if model_options is None else model_options  # as in ComfyUI's own
-        levels = timestep.flatten().tolist()  # the one wait for the device
+        levels, empty = self._answers.levels(timestep)  # the one wait for the device
         sigma = levels[0]
         self._times.append(perf_counter())
         self._computed.append(True)
@@ -114,7 +114,7 @@ class HostRun:
         if not self._watches or not sigma > 0:
             return evaluate()
         # With another latent, other conditionings in use or other guidance, older evaluations no longer apply.
-        if self._answers.was_empty() | self._calls.changes(x, timestep, sigma, model_options):
+        if self._calls.changes(x, timestep, sigma, model_options) or empty:
             self._forget()
             if self.blocks and self._calls.controlled:
                 self._leave_blocks("a ControlNet is applied, which would have to run on every skipped step")
@@ -132,11 +132,10 @@ class HostRun:
         elif self.blocks:
             self.blocks.capture(step) if keeps else self.blocks.compute()
         given, problem, teaches, anew = self._answers.to(evaluate, x, self.guider, replayed=skips)
+        self._computed[-1] = not skips or self.blocks.missed
         if problem:
             self._go_on_in_full(problem)
-            return given
-        if skips and not self.blocks.missed:
-            self._computed[-1] = False
+        if problem or not self._computed[-1]:
             return given
         self._extra += not self.cached.computes(step)
         if teaches:

@@ -105,6 +105,7 @@ MODELS = {
         params="comfy.ldm.hunyuan_video.model:HunyuanVideoParams",
     ),
     "Wan 2.1 t2v": Tiny("WAN21_T2V", WAN, (1, 16, 3, 8, 8), blocks=("blocks",)),
+    "Wan 2.1 causal": Tiny("WAN21_CausalAR_T2V", WAN, (1, 16, 3, 8, 8), blocks=("blocks",)),
     "Wan 2.1 i2v": Tiny(
         "WAN21_I2V",
         WAN | {"model_type": "i2v", "in_dim": 36},

@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import other_packs
 import torch
 from matrix_cells import BUDGET, STEPS, measure
 from matrix_models import BETWEEN
@@ -17,8 +18,8 @@ class Situation:
     """model: in `matrix_models.MODELS`. steps: of the whole grid of which `run` makes all or a part.
 
     evaluations: with one evaluation a step, where a third of the grid is computed; with_blocks: likewise when blocks are
-    reused, if that differs. no_blocks: the report's reason when blocks cannot be reused here, or "". node: that older versions
-    of ComfyUI lack, or "".
+    reused, if that differs. no_blocks: the report's reason when blocks cannot be reused here, or "". in_full: its reason when
+    nothing can be skipped here, or "". node: that older versions of ComfyUI lack, or "".
     """
 
     run: Callable
@@ -28,6 +29,7 @@ class Situation:
     with_blocks: int | None = None
     no_blocks: str = ""
     node: str = ""
+    in_full: str = ""
 
 
 def randn(*shape, seed=3):
@@ -354,6 +356,31 @@ def previews(host, case, model, sampler):
     return samples
 
 
+def called(sampler_of_another, guider=None, cfg=4.0):
+    """The case's prompts with the SAMPLER and the class of guider of another pack."""
+
+    def run(host, case, model, sampler):
+        cls = guider() if guider else comfy_guider()
+        return other_packs.sampled(host, case, other_packs.guided(cls, case, model, cfg), sampler_of_another(host))
+
+    return run
+
+
+def comfy_guider():
+    import comfy.samplers
+
+    return comfy.samplers.CFGGuider
+
+
+def two_prompts(host, case, model, sampler):
+    guider = other_packs.edit_guider(model, case.positive, case.negative)
+    return other_packs.sampled(host, case, guider, other_packs.sampler_of(other_packs.two_of_them))
+
+
+def zeroed(host, case, model, sampler):
+    return plain(host, case, other_packs.zeroed_by_guidance(model, 2), sampler)
+
+
 def cell_of(host, case, name: str, level: str, sampler: str):
     """The cell of the situation `name`; `case` is its model."""
     situation = SITUATIONS[name]
@@ -411,4 +438,15 @@ SITUATIONS = {
     "NAG": Situation(normalized_attention, no_blocks="is like what they take"),
     "weights unpacked in use": Situation(unpacked_weights),
     "Uni3C": Situation(uni3c, "Wan 2.1 t2v", no_blocks=BETWEEN, node="WanUni3CControlnetApply"),
+    "CFGOverride, steps 5 to 9": Situation(
+        patched("CFGOverride", cfg=1.5, start_percent=0.4, end_percent=0.8), evaluations=6),
+    "CFG-Zero-Star, two steps zeroed": Situation(zeroed, evaluations=6),
+    "LanPaint's pairs": Situation(
+        called(lambda host: other_packs.sampler_of(other_packs.euler, take=lambda out: out[0]),
+               lambda: other_packs.giving(lambda out: (out, out))), in_full="gives something else"),
+    "FlowEdit": Situation(two_prompts, in_full="in turn"),
+    "dpm_adaptive in a wrapper": Situation(
+        called(lambda host: other_packs.renamed("dpm_adaptive")), in_full="chooses its noise levels"),
+    "SamplerARVideo": Situation(called(lambda host: host.run("SamplerARVideo", num_frame_per_block=1)[0], cfg=1.0),
+                                "Wan 2.1 causal", in_full="keeps a state"),
 }  # fmt: skip
