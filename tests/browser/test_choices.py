@@ -51,7 +51,8 @@ def test_choices_are_shown_in_chinese_and_kept_in_english(open_comfy, shots, vue
     comfy.page.screenshot(path=shots / f"choices_{name}_budget.png")
     workflow, prompt = comfy.documents()
     node = next(node for node in workflow["nodes"] if node["type"] == NODE)
-    assert node["widgets_values"] == [10, "by error", 0.03, 4, 0, 1, 0, ""] and prompt[str(node["id"])]["inputs"]["choose"] == "by error"
+    assert node["widgets_values"] == [10, "by error", 0.03, 4, 0, 1, 0, ""]
+    assert prompt[str(node["id"])]["inputs"]["choose"] == "by error"
 
     scene = next(node["inputs"] for node in before.values() if node["class_type"] == "OTDemoModel")
     shown = texts(comfy, "OTDemoModel")
