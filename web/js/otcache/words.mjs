@@ -30,7 +30,7 @@ const en = {
   beyond: (b, n) => `more than the ${n} steps: ${b} counts as ${n}`,
   [NOT_CALIBRATED]: (n) => [`No error was measured on these ${n} steps`, "choose by hand or by speed-up"],
   [ANCHOR_NOT_BELOW]: () => ["The anchor's budget is not below the reference's", "connect another anchor"],
-  ruled: (b) => `budget ${b}, changed by range, cap or hand; error not measured`,
+  ruled: (b) => `budget ${b} changed: error not measured`,
   cells: "Steps: click to force one on or off",
   cell: (step, runs, forced) =>
     `step ${step + 1}: ${runs ? "model runs" : "predicted"}${forced === undefined ? "" : forced ? ", forced on" : ", forced off"}`,
@@ -72,7 +72,7 @@ const zh = {
   beyond: (b, n) => `超过 ${n} 步：${b} 按 ${n} 计`,
   [NOT_CALIBRATED]: (n) => [`这 ${n} 步上没有测得误差`, "请选择手动（by hand）或按加速（by speed-up）"],
   [ANCHOR_NOT_BELOW]: () => ["锚点的预算不小于参考的预算", "请连接另一个锚点"],
-  ruled: (b) => `预算 ${b}，由范围、上限或手动更改；误差未测量`,
+  ruled: (b) => `预算 ${b} 已更改：误差未测量`,
   cells: "步骤：点击可强制计算或强制预测",
   cell: (step, runs, forced) =>
     `第 ${step + 1} 步：${runs ? "运行模型" : "预测"}${forced === undefined ? "" : forced ? "，强制计算" : "，强制预测"}`,
