@@ -32,9 +32,10 @@ def followed(schedule: Schedule, sigmas, begins: bool = False) -> tuple[Schedule
         if budget != base.budget:
             told.append(f"{budget} of {base.steps} steps run the model: {why}")
             if low and schedule.weights is None:
-                # Published steps were chosen for a whole run. With even ones, held, a run is at most what so many plain steps
-                # are (measured: below), and so what was evaluated is extrapolated, as where weights are not known.
-                schedule = schedule.replace(predictor=EXTRAPOLATE, spans=None)
+                # Published steps were chosen for a whole run. With even ones, held, a run is a little below so many plain
+                # steps (measured), and so what was evaluated is extrapolated, as where weights are not known.
+                if schedule.predictor.kind in ("hold", "mean_velocity"):
+                    schedule = schedule.replace(predictor=EXTRAPOLATE, spans=None)
                 steps = uniform_steps(budget, base.steps)
             else:
                 steps = steps_at(schedule, grid, budget)

@@ -39,7 +39,7 @@ def test_a_click_forces_a_step_and_another_frees_it(open_comfy, shots, vue):
     cell(strip, 3).click()
     assert comfy.value("forced") == "+3" and (cells(strip, "run"), marks(strip, "on")) == (6, 1)
     assert strip.locator(".label").inner_text() == "6 of 20 evaluations, up to 3.3x"
-    assert strip.locator(".foot").inner_text() == "budget 5, changed by range, cap or hand; error not measured"
+    assert strip.locator(".foot").inner_text() == "budget 5 changed: error not measured"
     assert cell(strip, 3).get_attribute("aria-label") == "step 3: model runs, forced on"
     cell(strip, 9).click()
     assert comfy.value("forced") == "+3 -9" and (cells(strip, "run"), marks(strip, "off")) == (5, 1)

@@ -401,7 +401,7 @@ SITUATIONS = {
     "FLUX shift": Situation(patched("ModelSamplingFlux", max_shift=1.15, base_shift=0.5, width=1024, height=1024)),
     "4 steps": Situation(lambda *a: plain(*a, steps=4, cfg=1.0), steps=6, evaluations=2),
     "denoise 0.5": Situation(half_denoise, steps=2 * STEPS),
-    "steps 3 to 9": Situation(middle_steps, evaluations=2),
+    "steps 3 to 9": Situation(middle_steps, evaluations=3),
     "SplitSigmas": Situation(lambda *a: custom(*a, parts=6)),
     "previews": Situation(previews),
     "inpainting": Situation(inpainting),

@@ -43,7 +43,7 @@ const en = {
   firstSaved: "After a run: where the schedule was saved.",
   firstCompared: "After a run: how far the pictures are apart, and the pictures.",
   saved: (path) => `saved: ${path}`,
-  ruled: (b) => `budget ${b}, changed by range, cap or hand; error not measured`,
+  ruled: (b) => `budget ${b} changed: error not measured`,
   cells: "Steps: click to force one on or off",
   cell: (step, runs, forced) =>
     `step ${step + 1}: ${runs ? "model runs" : "predicted"}${forced === undefined ? "" : forced ? ", forced on" : ", forced off"}`,
@@ -95,7 +95,7 @@ const zh = {
   firstSaved: "运行后：此处显示调度表保存的位置。",
   firstCompared: "运行后：此处显示图像的差异以及图像。",
   saved: (path) => `已保存：${path}`,
-  ruled: (b) => `预算 ${b}，由范围、上限或手动更改；误差未测量`,
+  ruled: (b) => `预算 ${b} 已更改：误差未测量`,
   cells: "步骤：点击可强制计算或强制预测",
   cell: (step, runs, forced) =>
     `第 ${step + 1} 步：${runs ? "运行模型" : "预测"}${forced === undefined ? "" : forced ? "，强制计算" : "，强制预测"}`,
