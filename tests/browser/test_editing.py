@@ -90,7 +90,7 @@ def test_what_is_typed_shows_and_can_be_cleared(open_comfy, vue):
     comfy.set("max_skips", 2)
     clear.click()
     assert comfy.value("forced") == "" and not clear.is_visible() and grid_of(strip).is_visible()
-    assert cells(strip, "run") == 9  # the cap adds one to each gap of three, and none to the others
+    assert cells(strip, "run") == 10  # the cap halves each of the five gaps of three
     comfy.set("start_percent", 0.25)
     assert [cell(strip, step).get_attribute("title") for step in (4, 5, 6)] == [
         "step 4: model runs", "step 5: model runs", "step 6: predicted",
@@ -105,7 +105,7 @@ def test_auto_caches_last_run_can_be_edited(open_comfy, shots, vue):
     comfy.page.evaluate("""() => {
       const node = LiteGraph.createNode("OTAutoCache")
       app.graph.add(node)
-      node.pos = [nodeOf("OTBudgetInterpolate").pos[0], nodeOf("OTBudgetInterpolate").pos[1] + 700]
+      node.pos = [nodeOf("OTBudgetInterpolate").pos[0], nodeOf("OTBudgetInterpolate").pos[1] - 3000] // where no other is
       node.onExecuted({ otcache: [{ kind: "run", steps: 6, evaluations: 3, computed: [1, 0, 0, 1, 1, 0],
         seconds: [1, 0, 0, 1, 1, 0], ideal: 2, measured: 2, spread: null, level: "output", reason: "" }] })
     }""")
