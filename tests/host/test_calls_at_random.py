@@ -188,7 +188,8 @@ def check(host, case, play) -> bool:
     report, = cached.reports
     assert ours.isfinite().all() or not core.isfinite().all(), (play, report.text)
     # Where blocks are replayed, the guider is asked on every step.
-    assert len(made) == (report.asked if "blocks reused" in report.text else report.evaluations), (play, report.text)
+    most = report.asked if play.level == "blocks" else report.evaluations
+    assert report.evaluations <= len(made) <= most, (play, report.text)
     if report.evaluations == report.asked:
         assert play.adaptive or torch.equal(ours, core), (play, report.text)
         return False
