@@ -39,12 +39,13 @@ def open_study(
     with opening(place):
         if identity:
             return optuna.create_study(study_name=name, load_if_exists=True, **options)
-        known = (
-            (used, optuna.load_study(study_name=used, **options).user_attrs.get(RUNS))
-            for used in optuna.get_all_study_names(opened) if used.startswith(f"{name}-")
-        )  # fmt: skip
+        names = [used for used in optuna.get_all_study_names(opened) if used.startswith(f"{name}-")]
+        known = ((used, optuna.load_study(study_name=used, **options).user_attrs.get(RUNS)) for used in names)
         own = name_of_model(name, scorer.signature, known)
-        study = optuna.create_study(study_name=own, load_if_exists=True, **options)
+        if own in names:  # opening one again writes nothing, so that it works on a full disk
+            study = optuna.load_study(study_name=own, **options)
+        else:
+            study = optuna.create_study(study_name=own, load_if_exists=True, **options)
         if RUNS not in study.user_attrs:
             study.set_user_attr(RUNS, scorer.signature)
         return study
