@@ -39,7 +39,8 @@ def recorded_only(host, case, steps: int) -> Callable:
     As if the model gave these wherever the cached latent is.
     """
     inputs = {"positive": case.positive, "negative": case.negative, "latent_image": case.latent}
-    _, calibration, _ = host.run("OTReferenceSchedule", model=case.model, steps=steps, seed=100, cases=1, **inputs)
+    _, calibration, _ = host.run("OTReferenceSchedule", model=case.model, steps=steps, cfg=CFG, seed=100, cases=1,
+                                 **inputs)  # fmt: skip
     rollout, observed = host.module("otcache_core.sampling.rollout"), calibration.observed
     rollouts = rollout.Rollouts(Replay(observed.trajectories[0]), observed.cases, observed.trajectories)
 

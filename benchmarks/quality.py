@@ -40,7 +40,7 @@ def calibrated(host, old, reference: dict, anchor: dict):
     reference, anchor: widgets of OT Reference Schedule and OT Anchor Search that differ from their defaults.
     """
     first, calibration, _ = host.run("OTReferenceSchedule", model=old.model, positive=old.positive, negative=old.negative,
-                                     latent_image=old.latent, seed=100, **reference)  # fmt: skip
+                                     latent_image=old.latent, seed=100, cfg=CFG, **reference)  # fmt: skip
     last, _, summary = host.run("OTAnchorSearch", model=old.model, vae=old.vae, calibration=calibration, reference=first,
                                 **anchor)  # fmt: skip
     return lambda budget: host.run("OTBudgetInterpolate", reference=first, anchor=last, budget=budget)[0], summary

@@ -41,7 +41,7 @@ def start(info: dict) -> Workflow:
     with w.group("1  Load", drop=320):
         loaded = w.add("OTDemoModel", "OT Demo Model: the scene")
     given = {"positive": loaded["positive"], "negative": loaded["negative"], "latent_image": loaded["latent"], **grid}
-    with w.group("2  Apply", drop=655):
+    with w.group("2  Apply", drop=625):
         cached = w.add("OTAutoCache", model=loaded["model"])
     with w.group("The full run"):
         full = w.add("KSampler", "KSampler, in full", model=loaded["model"], **given)
@@ -58,7 +58,7 @@ def start(info: dict) -> Workflow:
 
 def demo(info: dict) -> Workflow:
     """Calibrate, search, slide, sample, compare, with the embedded model; later columns' wires pass above or below."""
-    w = Workflow("otcache_demo", info, DEMO_NOTE, note_line=12, note_width=700, start=0, note_top=790)
+    w = Workflow("otcache_demo", info, DEMO_NOTE, note_line=12, note_width=700, start=0, note_top=755)
     grid = {"steps": STEPS, "cfg": 7.5, "sampler_name": "euler", "scheduler": "simple"}
     with w.group("1  The model"):
         scenes = w.add("OTDemoModel", "Scenes to calibrate on", random_scenes=1000, batch_size=CALIBRATION_SCENES)
@@ -72,13 +72,13 @@ def demo(info: dict) -> Workflow:
                        reference=reference["reference"])  # fmt: skip
     with w.group("3  Choose a budget"):
         chosen = w.add("OTBudgetInterpolate", anchor=anchor["anchor"], budget=10)
-    with w.group("4  Describe", below=True, drop=60):
+    with w.group("4  Describe", below=True, drop=20):
         picture = w.add("OTDemoModel", "The picture to draw")
     sampling = {"model": picture["model"], "positive": picture["positive"], "negative": picture["negative"],
                 "latent_image": picture["latent"], "seed": 4, **grid}  # fmt: skip
     with w.group("5  Draw, cached", left=60):
         cached = w.add("OTCachedSampler", schedule=chosen["schedule"], **sampling)
-    with w.group("... and in full", below=True, drop=90):
+    with w.group("... and in full", below=True, drop=125):
         full = w.add("KSampler", "Full run", **sampling)
     with w.group("6  Compare", left=60, drop=530):
         cached_image = w.add("VAEDecode", "Cached picture", samples=cached["latent"], vae=picture["vae"])

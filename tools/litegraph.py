@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from .layout import GAP, HEADER, NOTE_WIDTH, TITLE, WIDTH, Column, Group, Node, Output, lay_out, note_height
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-SLOT, WIDGET, TEXT, PICTURE = 24, 28, 130, 320  # pixels
+SLOT, WIDGET, TEXT, PICTURE = 24, 28, 100, 320  # pixels
 STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAutoCache": 140, "OTAnchorSearch": 270,
           "OTLoadSchedule": 180, "OTCompare": 200}
 """Pixels that web/js/otcache.js adds, and what a running search shows."""

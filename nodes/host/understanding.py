@@ -75,11 +75,14 @@ class Calls:
         in_use = [start >= sigma >= end for start, end in self._ranges]
         hooks = self._strengths(timestep, sigma, model_options)
         named = [value if isinstance(value, str | bool) else id(value) for value in held]
-        situation = (x.shape, x.device, x.dtype, *in_use, *hooks, *strengths, *named)
+        # Time ranges apart: a sampler that looks ahead goes to and fro over where they end.
+        applied_now = (x.shape, x.device, *hooks, *strengths, *named)
+        situation = (applied_now, *in_use)
         self._stay += 1
         if self._situations and situation == self._situations[0][0]:
             return False
-        self._returns += self._stay <= STAY and any(situation == other for other, _ in self._situations)
+        before = [other[0] for other, _ in self._situations]
+        self._returns += self._stay <= STAY and bool(before) and applied_now != before[0] and applied_now in before
         self._stay = 0
         self._situations.appendleft((situation, held))
         return True

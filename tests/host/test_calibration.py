@@ -18,7 +18,8 @@ def calibrate(host, model, positive, negative, latent, vae, storage="", **inputs
     first = {name: inputs.pop(name) for name in ("steps", "cfg", "cases", "seed", "scheduler", "denoise") if name in inputs}
     budget = inputs.pop("reference_budget", 15)
     reference, calibration, plot = host.run(
-        "OTReferenceSchedule", model=model, positive=positive, negative=negative, latent_image=latent, budget=budget, **first
+        "OTReferenceSchedule", model=model, positive=positive, negative=negative, latent_image=latent, budget=budget,
+        **{"cfg": 7.5} | first,
     )
     anchor, curve, summary = host.run(
         "OTAnchorSearch", model=model, vae=vae, calibration=calibration, reference=reference, storage=storage, **inputs
@@ -135,7 +136,7 @@ def short(host, case, model=None, **inputs):
     """A quick reference of the small random model."""
     options = {name: value for name, value in (SHORT | inputs).items() if name != "reference_budget"}
     options = {"positive": case.positive, "negative": case.negative, "latent_image": case.latent} | options
-    return host.run("OTReferenceSchedule", model=model or case.model, budget=5, **options)
+    return host.run("OTReferenceSchedule", model=model or case.model, budget=5, **{"cfg": 7.5} | options)
 
 
 def same(a, b):

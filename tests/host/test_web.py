@@ -118,7 +118,8 @@ def test_strip_data_survive_json_and_agree_with_the_nodes_own_choice(host):
     [data] = shown["otcache"]
     assert data == json.loads(json.dumps(data)) and data["asked"]["budget"] == schedule.budget == 12
     assert data["anchor"] == list(both["anchor"].compute_steps) and data["sigmas"] == list(both["reference"].sigmas)
-    assert set(data["asked"]) == {"budget", "choose", "target_error", "target_speedup"}
+    limits = {"start_percent", "end_percent", "max_skips", "forced"}
+    assert set(data["asked"]) == {"budget", "choose", "target_error", "target_speedup"} | limits
 
 
 @pytest.fixture
