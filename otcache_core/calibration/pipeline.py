@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import OTCacheError
-from ..sampling.rollout import Generator, fitted_to, layout_of
+from ..sampling.generator import Generator, layout_of
+from ..sampling.patches import sample_of
+from ..sampling.rollout import fitted_to
 from ..schedules.presets import starting_grids
 from ..schedules.retiming import retime
 from ..schedules.schedule import Schedule, check_budget, make_schedule
@@ -87,13 +89,20 @@ class Calibrated:
 
 
 class Latents:
-    """A generator whose pictures are its latents, for judging without a decoder; parts that are packed count alike."""
+    """A generator whose pictures are its latents, for judging without a decoder; parts that are packed count alike.
+
+    Of large latents the pictures are the sample that is recorded of them.
+    """
+
+    swaps = False
 
     def __init__(self, generator: Generator):
         self.noise, self.velocity, self.layout = generator.noise, generator.velocity, layout_of(generator)
 
     def decode(self, x):
-        return self.layout.evened(x) if self.layout else x
+        patches = sample_of(x.shape[1:], self.layout)
+        layout, kept = (patches.kept, patches.of(x)) if patches else (self.layout, x)
+        return layout.evened(kept) if layout else kept
 
 
 def search_starts(paths: Paths, budget: int, sigmas) -> list[tuple[int, ...]]:

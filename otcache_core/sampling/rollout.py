@@ -6,9 +6,8 @@ share that part of the run. `CachedRun` walks the same path step by step; a test
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,10 +16,12 @@ from ..errors import OTCacheError
 from ..schedules.extrapolation import ORDERS, extrapolated_mean_weights, prior_weights
 from ..schedules.schedule import HISTORY, Predictor, Schedule, check_steps
 from .cached_run import CachedRun
-from .layout import Layout
+from .filed import Filed, Files
+from .generator import Counted, Generator, layout_of  # noqa: F401  the first is found here too
 from .predictors import RIDGE, fit_weights, mean_velocity
-from .trajectory import Trajectory
+from .trajectory import Trajectory, recorded_run
 
+FILED = 8  # times the limit of memory that nodes may take of a disk
 FITTED = Predictor(kind="fitted", bands=2)  # what calibration fits to pictures
 
 
@@ -29,61 +30,18 @@ def fitted_to(bands: int) -> Predictor:
     return FITTED.model_copy(update={"bands": bands})
 
 
-class Generator(Protocol):
-    """What the stages need of a model. A case is whatever the generator takes for a prompt and a seed.
-
-    One whose latents pack several parts has an attribute `layout` that tells them (`sampling.layout.Layout`).
-    """
-
-    def noise(self, case: Any) -> torch.Tensor:
-        """The latent [*latent] that the run of `case` starts from, at the first sigma."""
-
-    def velocity(self, x: torch.Tensor, sigma: float, cases: Sequence[Any]) -> torch.Tensor:
-        """dx / dsigma [n, *latent] at latents x [n, *latent] of n cases; guidance included."""
-
-    def decode(self, x: torch.Tensor) -> torch.Tensor:
-        """Pictures [n, 3, H, W] in [0, 1] from final latents [n, *latent]."""
-
-
-class Counted:
-    """A generator that counts model evaluations, one for each case and sigma, and calls `tick` so that work can stop.
-
-    Raising in `tick` interrupts between two evaluations; whatever was stored until then stays.
-    """
-
-    def __init__(self, generator: Generator, tick: Callable[[int], None] | None = None):
-        self.generator, self.layout = generator, layout_of(generator)
-        self.evaluations = 0
-        self.tick = tick
-
-    def noise(self, case):
-        return self.generator.noise(case)
-
-    def decode(self, x):
-        return self.generator.decode(x)
-
-    def velocity(self, x, sigma, cases):
-        self.evaluations += len(cases)
-        if self.tick:
-            self.tick(self.evaluations)
-        return self.generator.velocity(x, sigma, cases)
-
-
-def layout_of(generator: Generator) -> Layout | None:
-    """How the latents of `generator` are laid out; None for plain ones."""
-    return getattr(generator, "layout", None)
-
-
 def record(generator: Generator, case, sigmas: np.ndarray) -> Trajectory:
-    """Run `case` in full with N Euler steps and keep everything; raises `OTCacheError` when something is not finite."""
-    x = generator.noise(case)
-    latents, velocities = [x], []
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
-        d = generator.velocity(x[None], float(sigma), [case])[0]
-        x = x + d * float(following - sigma)
-        latents.append(x)
-        velocities.append(d)
-    return Trajectory(sigmas, torch.stack(latents), torch.stack(velocities), layout_of(generator))
+    """Run `case` in full with N Euler steps and keep it; raises `OTCacheError` when something is not finite."""
+
+    def steps():
+        x = generator.noise(case)
+        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+            d = generator.velocity(x[None], float(sigma), [case])[0]
+            yield x, d
+            x = x + d * float(following - sigma)
+        yield x, None
+
+    return recorded_run(sigmas, steps(), layout_of(generator))
 
 
 def sample(generator: Generator, cases: Sequence, schedule: Schedule) -> torch.Tensor:
@@ -105,12 +63,14 @@ class Node:
     """The state of a cached run at its k-th compute step.
 
     x: latents [cases, ...] there; d: the last evaluations, newest first; rows: mean-velocity weights of the k segments
-    that led here.
+    that led here. Of large latents x and d are what recordings keep of them; the whole ones lie in files, case by case:
+    whole[case] is (latent, evaluations), each of one case [1, ...].
     """
 
     x: torch.Tensor
     d: tuple[torch.Tensor, ...]
     rows: tuple[tuple[float, ...], ...]
+    whole: tuple[tuple[Filed, tuple[Filed, ...]], ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -127,8 +87,9 @@ class Rollouts:
 
     For predictor "fitted" each segment's weights are fitted as the run goes, by ridge least squares over the group, so
     that the cached latent lands on the recorded one; pass `rows` to use given weights instead. One of several bands is fitted
-    to those that the latents have. Nodes beyond `max_bytes`
-    are forgotten, least recently used first, and simply computed again.
+    to those that the latents have. Nodes beyond `max_bytes` are forgotten, least recently used first, and simply computed
+    again. Where recordings are samples, weights are fitted on these, cases are run one after the other, and nodes lie in
+    temporary files, up to `FILED` times `max_bytes` of them.
     """
 
     def __init__(
@@ -152,18 +113,32 @@ class Rollouts:
         self.trajectories = trajectories
         self._nodes: OrderedDict[tuple, Node] = OrderedDict()
         self._bytes, self._max_bytes = 0, max_bytes
+        self._files, self._batches = None, [self.cases]
+        if trajectories[0].patches:
+            self._files, self._batches, self._max_bytes = Files(), [[case] for case in cases], max_bytes * FILED
 
     def run(self, steps: Sequence[int], rows: Sequence | None = None) -> tuple[torch.Tensor, tuple]:
         """Final latents [cases, ...] and the weights used, one row a segment."""
+        node, row, span = self._last_segment(steps, rows)
+        latents = joined([self._moved(node, number, row, span) for number in range(len(self._batches))])
+        self._check(latents, len(self.sigmas) - 1)
+        return latents, (*node.rows, row)
+
+    def weights(self, steps: Sequence[int]) -> tuple:
+        """The weights that `run` uses."""
+        node, row, _ = self._last_segment(steps, None)
+        return (*node.rows, row)
+
+    def _last_segment(self, steps: Sequence[int], rows) -> tuple[Node, tuple, float]:
+        """The node that the last segment begins at, and its weights and span."""
         try:
             steps = check_steps(steps, len(self.sigmas) - 1)
         except ValueError as error:
             raise OTCacheError(f"{error}.") from None
         for k in range(1, len(steps), 256):  # so that the recursion stays shallow
             self.node(steps[:k], rows)
-        latents, used = self._advance(self.node(steps, rows), steps, len(self.sigmas) - 1, rows)
-        self._check(latents, len(self.sigmas) - 1)
-        return latents, used
+        node = self.node(steps, rows)
+        return node, *self._segment(node, steps, len(self.sigmas) - 1, rows)
 
     def _check(self, tensor: torch.Tensor, step: int) -> None:
         if not torch.isfinite(tensor).all():
@@ -176,25 +151,44 @@ class Rollouts:
             self._nodes.move_to_end(key)
             return self._nodes[key]
         step = prefix[-1]
-        if step == len(prefix) - 1:  # every step so far was computed: this is the recorded run itself
+        if step == len(prefix) - 1 and self._files is None:  # every step so far was computed: this is the recorded run itself
             d = tuple(stack(self.trajectories, "d", i) for i in range(step, max(step - HISTORY, -1), -1))
             node = Node(stack(self.trajectories, "x", step), d, tuple(self._own(k) for k in range(step)))
-        else:
+        elif step:
             before = self.node(prefix[:-1], rows)
-            x, used = self._advance(before, prefix[:-1], step, rows)
-            d = self.generator.velocity(x, float(self.sigmas[step]), self.cases)
-            self._check(d, step)
-            node = Node(x, (d, *before.d)[:HISTORY], used)
+            row, span = self._segment(before, prefix[:-1], step, rows)
+            moved = (self._moved(before, number, row, span) for number in range(len(self._batches)))
+            node = self._evaluated(moved, step, (*before.rows, row), before)
+        else:
+            node = self._evaluated((self.generator.noise(case)[None] for case in self.cases), 0, ())
         self._nodes[key] = node
-        self._bytes += node.nbytes
+        self._bytes += self._cost(node)
         while self._bytes > self._max_bytes and len(self._nodes) > 1:
-            self._bytes -= self._nodes.popitem(last=False)[1].nbytes
+            self._bytes -= self._cost(self._nodes.popitem(last=False)[1])
         return node
+
+    def _cost(self, node: Node) -> int:
+        """Bytes in memory, or in files."""
+        return node.nbytes if self._files is None else 2 * sum(run.final.nbytes for run in self.trajectories)
+
+    def _evaluated(self, latents: Iterable[torch.Tensor], step: int, rows: tuple, before: Node | None = None) -> Node:
+        """The state after an evaluation at `latents`, a batch each."""
+        kept, seen, whole = self.trajectories[0].kept, [], []
+        for number, (cases, x) in enumerate(zip(self._batches, latents, strict=True)):
+            d = self.generator.velocity(x, float(self.sigmas[step]), cases)
+            self._check(d, step)
+            seen.append((kept(x), kept(d)))
+            if self._files:
+                older = before.whole[number][1] if before else ()
+                whole.append((self._files.put(x), (self._files.put(d), *older)[:HISTORY]))
+        x, d = map(joined, zip(*seen, strict=True))
+        return Node(x, (d, *(before.d if before else ()))[:HISTORY], rows, tuple(whole))
 
     def _own(self, k: int) -> tuple[float, ...]:
         return ((1.0,) + (0.0,) * min(k, HISTORY - 1)) * self.predictor.bands
 
-    def _advance(self, node: Node, steps: tuple[int, ...], end: int, rows) -> tuple[torch.Tensor, tuple]:
+    def _segment(self, node: Node, steps: tuple[int, ...], end: int, rows) -> tuple[tuple[float, ...], float]:
+        """Weights and span of the segment from `node`, at the last of `steps`, to `end`."""
         start, k = steps[-1], len(steps) - 1
         grid = self.sigmas[start : end + 1]
         past = self.sigmas[list(steps[::-1][:HISTORY])]
@@ -208,5 +202,21 @@ class Rollouts:
         else:
             target = (stack(self.trajectories, "x", end) - node.x) / span
             row = fit_weights(node.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands, self.layout)
-        row = tuple(float(w) for w in row)
-        return node.x + mean_velocity(row, node.d, self.predictor.bands, self.layout) * span, (*node.rows, row)
+        return tuple(float(w) for w in row), span
+
+    def _moved(self, node: Node, number: int, row: tuple[float, ...], span: float) -> torch.Tensor:
+        """The latents [n, ...] of a batch after a segment from `node`."""
+        layout, bands = self.trajectories[0].whole_layout, self.predictor.bands
+        if not node.whole:
+            return node.x + mean_velocity(row, node.d, bands, layout) * span
+        filed, older = node.whole[number]
+        x, d = filed.read(), tuple(one.read() for one in older)
+        # Channel by channel, which gives the same: whole ones would take several times the memory.
+        apart = 1 if x.ndim > 3 and not layout.packed else x.shape[1]
+        pieces = zip(x.split(apart, 1), *(one.split(apart, 1) for one in d), strict=True)
+        return torch.cat([piece + mean_velocity(row, past, bands, layout) * span for piece, *past in pieces], 1)
+
+
+def joined(batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Batches [n, ...] as one."""
+    return batches[0] if len(batches) == 1 else torch.cat(batches)

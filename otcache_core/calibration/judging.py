@@ -1,0 +1,59 @@
+"""Pictures of full runs, and how far those of cached runs are from them."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..sampling.filed import Filed, Files
+from ..sampling.generator import Generator
+from ..sampling.rollout import FILED
+from ..sampling.trajectory import Trajectory
+from .metrics import Metric
+
+WAITING = 2**27  # bytes of latents in memory that wait to be decoded
+
+
+class Judge:
+    """Compares final latents with those of the full runs of groups of cases, `groups`, by `metric` of what they decode to.
+
+    Large latents, which are recorded as samples, are decoded and compared one at a time, and wait in files as their pictures
+    do. room: bytes of latents that may wait.
+    """
+
+    def __init__(self, generator: Generator, groups: Sequence[Sequence[Trajectory]], metric: Metric):
+        self.generator, self.metric = generator, metric
+        self._files = Files() if groups[0][0].patches else None
+        self.room = WAITING * (FILED if self._files else 1)
+        self._references = []
+        for runs in groups:
+            finals = [run.final for run in runs]
+            batches = [final[None] for final in finals] if self._files else [torch.stack(finals)]
+            # On the CPU: those of all cases need not lie where the model wants to be.
+            self._references.append([self.put_by(generator.decode(batch).cpu()) for batch in batches])
+
+    def put_by(self, tensor: torch.Tensor) -> torch.Tensor | Filed:
+        """Latents or pictures that wait: large ones in a file."""
+        return self._files.put(tensor) if self._files else tensor
+
+    def full(self) -> Iterator[torch.Tensor]:
+        """The pictures of all cases [3, H, W]."""
+        for batches in self._references:
+            for batch in batches:
+                yield from fetched(batch)
+
+    def distances(self, latents: torch.Tensor | Filed, number: int) -> tuple[list[float], torch.Tensor | Filed]:
+        """How far `latents` [n, ...] of the group of that number end from the full runs, and the first one's picture."""
+        latents, found, shown = fetched(latents), [], None
+        pieces = latents.split(1) if self._files else [latents]
+        for piece, reference in zip(pieces, self._references[number], strict=True):
+            pictures = self.generator.decode(piece)
+            if shown is None:
+                shown = self.put_by(pictures[0].to("cpu", copy=True))
+            found += self.metric(pictures, fetched(reference)).tolist()
+            del pictures  # before the next ones are made
+        return found, shown
+
+
+def fetched(tensor: torch.Tensor | Filed) -> torch.Tensor:
+    """What was put by."""
+    return tensor.read() if isinstance(tensor, Filed) else tensor
