@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..sampling.filed import Filed, Files
-from ..sampling.generator import Generator
+from ..sampling.generator import Generator, layout_of
+from ..sampling.patches import sample_of
 from ..sampling.rollout import FILED
 from ..sampling.trajectory import Trajectory
 from .metrics import Metric
@@ -57,3 +58,20 @@ class Judge:
 def fetched(tensor: torch.Tensor | Filed) -> torch.Tensor:
     """What was put by."""
     return tensor.read() if isinstance(tensor, Filed) else tensor
+
+
+class Latents:
+    """A generator whose pictures are its latents, for judging without a decoder; parts that are packed count alike.
+
+    Of large latents the pictures are the sample that is recorded of them.
+    """
+
+    swaps = False
+
+    def __init__(self, generator: Generator):
+        self.noise, self.velocity, self.layout = generator.noise, generator.velocity, layout_of(generator)
+
+    def decode(self, x):
+        patches = sample_of(x.shape[1:], self.layout)
+        layout, kept = (patches.kept, patches.of(x)) if patches else (self.layout, x)
+        return layout.evened(kept) if layout else kept
