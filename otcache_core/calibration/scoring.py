@@ -132,7 +132,8 @@ class Scorer:
 
         for number in numbers:
             for steps in candidates:
-                if number < len(self._seen.get(steps, ())) or self.memo.get([steps, number]) is not None:
+                known = number < len(self._seen.get(steps, ())) or self.memo.get([steps, number]) is not None
+                if known or any((steps, before) in self._diverged for before in range(number)):
                     continue
                 try:
                     latents, rows = self._sampled(steps, number)
