@@ -127,16 +127,21 @@ def recorded_run(sigmas: np.ndarray, steps: Iterable[tuple], layout: Layout | No
     The last velocity is None. Latents of up to `patches.WHOLE` elements are kept whole, of larger ones a sample is. Raises
     `OTCacheError` when something is not finite.
     """
-    patches, whole, kept = None, [], ([], [])
+    count, patches, whole, kept = len(sigmas) - 1, None, [], ([], [])
     for step, pair in enumerate(steps):
-        if not step:
-            patches = sample_of(pair[0].shape, layout)
+        if not step and (patches := sample_of(pair[0].shape, layout)):
+            # All at once: between whole latents that come and go, small tensors would leave gaps that nothing fits in.
+            row = patches.of(pair[0][None])[0]
+            kept = [row.new_empty(length, *row.shape) for length in (count + 1, count)]
         for part, tensor in zip(kept, pair, strict=True):
-            if tensor is not None:
-                part.append(patches.of(tensor[None])[0] if patches else tensor)
-        if patches and step in ((len(sigmas) - 1) // 2, len(sigmas) - 1):
+            if tensor is not None and patches:
+                part[step] = patches.of(tensor[None])[0]
+            elif tensor is not None:
+                part.append(tensor)
+        if patches and step in (count // 2, count):
             whole.append(pair[0].clone())
-    return Trajectory(sigmas, *map(torch.stack, kept), layout, *whole)
+    x, d = kept if patches else map(torch.stack, kept)
+    return Trajectory(sigmas, x, d, layout, *whole)
 
 
 def load_trajectory(path: str | Path) -> Trajectory:
