@@ -38,7 +38,7 @@ class Told:
     """What a forecast said at every report and evaluation: (time, fraction, seconds left, stage, done, words)."""
 
     def __init__(self, generator, stages, monkeypatch, stop=None):
-        monkeypatch.setattr("otcache_core.sampling.rollout.time.perf_counter", lambda: generator.now)
+        monkeypatch.setattr("otcache_core.sampling.generator.time.perf_counter", lambda: generator.now)
         self.generator, self.said, self._stop = generator, [], stop
         self.forecast = Forecast(stages, lambda: generator.now)
         self.counted = Counted(generator, lambda _: self._note())
