@@ -6,7 +6,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES, prepare_lpips
+from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES, LATENT, prepare_lpips
 from ..otcache_core.calibration.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
 from ..otcache_core.errors import OTCacheError
 from .schema import OTCalibration, OTSchedule, field, schema
@@ -29,7 +29,9 @@ class OTAnchorSearch(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model that was recorded."),
-                field(io.Vae.Input, "vae", tooltip="Decodes the pictures that are judged."),
+                field(io.Vae.Input, "vae", optional=True, tooltip="Decodes the pictures that are judged: of a long video a few "
+                      "frames from its beginning, middle and end. Without one the latents themselves are judged, which is "
+                      "quicker and sees less."),
                 field(OTCalibration.Input, "calibration", tooltip="From OT Reference Schedule."),
                 field(OTSchedule.Input, "reference", tooltip="From OT Reference Schedule."),
                 field(io.Int.Input, "budget", default=ANCHOR_BUDGET, min=1, max=1000, tooltip="Model evaluations of the "
@@ -69,8 +71,8 @@ class OTAnchorSearch(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, model, vae, calibration, reference, budget, trials, metric, seed, storage="",
-                download=False) -> io.NodeOutput:  # fmt: skip
+    def execute(cls, model, calibration, reference, budget, trials, metric, seed, storage="", download=False,
+                vae=None) -> io.NodeOutput:  # fmt: skip
         from ..otcache_core.calibration.forecast import preparing
         from ..otcache_core.calibration.places import find_place, has_password
         from ..otcache_core.calibration.storages import open_storage
@@ -95,16 +97,19 @@ class OTAnchorSearch(io.ComfyNode):
         place = find_place(storage, own)
         open_storage(place)
         key = learned.model_key(model)
+        metric = metric if vae is not None else LATENT
         settings = Settings(
             budgets=range(budget, reference.budget + 1), reference_budget=reference.budget, anchor_budget=budget,
             trials=trials, metric=metric, seed=seed, storage=place, memory=str(own), model_key=key,
             **made_on(model),
-            identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae)}",
+            identity=f"{calibration.model}-{calibration.conditions}-{fingerprint(vae) if vae is not None else LATENT}",
         )  # fmt: skip
         if metric == "lpips":
             prepare_lpips(lpips_folders(), download)
         cases, steps = len(setting.cases), len(observed.sigmas) - 1
         settings.check(steps)  # what does not fit or is missing is told before the model is loaded
+        decoded = settings.pictures(cases)
+        progress.say(f"at most {decoded} decoded pictures" if decoded else "judged by latents")
         mark = model_fingerprint(model)
 
         def work(generator):
@@ -163,7 +168,8 @@ def summary(found, cases: int) -> str:
     lines = [
         f"Anchor: {anchor.budget} of {anchor.steps} evaluations. Errors are {anchor.metric}, mean over {judged}.",
         f"Cost: {spent:.0f} evaluations a case, {spent / anchor.steps:.1f} full runs ("
-        + ", ".join(f"{stage} {count:.0f}" for stage, count in found.evaluations.items()) + ").",
+        + ", ".join(f"{stage} {count:.0f}" for stage, count in found.evaluations.items()) + ")"
+        + (f", and {found.decoded:.0f} decoded pictures a case." if found.decoded else "; judged by latents, nothing decoded."),
         "budget  up to     PSNR     error  from",
         *(
             f"{s.budget:>6}  {s.ideal_speedup:>4.1f}x  {decibels(s):>7}  {s.score:>8.4g}  {s.provenance}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .calibration.pipeline import Settings as Settings
     from .calibration.pipeline import calibrate as calibrate
     from .errors import OTCacheError as OTCacheError
-    from .sampling.rollout import Generator as Generator
+    from .sampling.generator import Generator as Generator
     from .sampling.rollout import sample as sample
     from .schedules.interpolation import schedule_at as schedule_at
     from .schedules.retiming import retime as retime
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PUBLIC = {
     "Calibrated": "calibration.pipeline",
-    "Generator": "sampling.rollout",
+    "Generator": "sampling.generator",
     "OTCacheError": "errors",
     "Schedule": "schedules.schedule",
     "Settings": "calibration.pipeline",

@@ -22,6 +22,7 @@ from .setting import Case, Setting
 
 Result = TypeVar("Result")
 FRAMES = 8  # of a video that are judged
+GLIMPSE = 2  # frames of a video's latent at its beginning, in its middle and at its end, which alone are decoded
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,17 @@ class Work(comfy.samplers.Sampler):
 
 
 class ModelGenerator:
-    """`otcache_core.sampling.rollout.Generator` on a loaded model. Latents go in and out on the CPU in float32.
+    """`otcache_core.sampling.generator.Generator` on a loaded model. Latents go in and out on the CPU in float32.
 
     Those of picture and sound are packed as one, [1, everything], as samplers are handed them; `layout` tells the parts. Every
-    evaluation is a check for interruption.
+    evaluation is a check for interruption. swaps: whether decoding has pushed the model out of the device's memory.
     """
 
     def __init__(self, work: Work, guider: CasesGuider, inner, pairs: list[dict], sigmas: torch.Tensor, extra_args: dict):
         self._work, self._guider, self._inner, self._pairs = work, guider, inner, pairs
         self._sigmas, self._extra_args = sigmas, extra_args
         self.layout = work.setting.layout
-        self._elsewhere = False
+        self._elsewhere = self.swaps = False
 
     @property
     def _sampling(self):
@@ -163,25 +164,38 @@ class ModelGenerator:
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         """Pictures [n, 3, H, W] in [0, 1]; of a video, up to `FRAMES` frames one below the other, of parts packed the first.
 
+        The latent of a long video is decoded in part only, all in one: see `glimpses`.
+
         Raises `OTCacheError` without a VAE.
         """
         if self._work.vae is None:
             raise OTCacheError("Judging pictures needs a VAE; connect one.")
-        shapes = self._work.setting.shapes
-        self._elsewhere = True  # decoding may push the model out of the device's memory
+        shapes, model = self._work.setting.shapes, self._guider.model_patcher
+        self._elsewhere, loaded = True, model.loaded_size()  # decoding may push the model out of the device's memory
         pictures = []
         for latent in x:
             latent = self._sampling.inverse_noise_scaling(self._sigmas[-1], latent[None].to(self._sigmas.device))
             latent = self._guider.inner_model.process_latent_out(latent.float()).cpu()
-            decoded = self._work.vae.decode(comfy.utils.unpack_latents(latent, shapes)[0] if len(shapes) > 1 else latent)
+            latent = comfy.utils.unpack_latents(latent, shapes)[0] if len(shapes) > 1 else latent
+            decoded = self._work.vae.decode(glimpses(latent))
             frames = decoded.reshape(-1, *decoded.shape[-3:])
             chosen = torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long()
             # To the device, where they are judged a hundred times as fast.
             judged = frames[chosen].to(comfy.model_management.get_torch_device(), torch.float32)
             pictures.append(judged.flatten(0, 1)[..., :3].movedim(-1, 0).clamp(0, 1))
+        self.swaps = self.swaps or model.loaded_size() < loaded
         return torch.stack(pictures)
 
     def _bring_model_back(self) -> None:
         if self._elsewhere:
             comfy.model_management.load_models_gpu([self._guider.model_patcher, *self._guider.loaded_models])
             self._elsewhere = False
+
+
+def glimpses(latent: torch.Tensor) -> torch.Tensor:
+    """`GLIMPSE` frames each from the beginning, middle and end of a long video's latent [1, C, T, H, W]; others whole."""
+    frames = latent.shape[2] if latent.ndim == 5 else 0
+    if frames <= 3 * GLIMPSE:
+        return latent
+    chosen = [start + number for start in (0, (frames - GLIMPSE) // 2, frames - GLIMPSE) for number in range(GLIMPSE)]
+    return latent[:, :, chosen]

@@ -24,9 +24,10 @@ BEAM = 4
 def growth_rates(sigmas: np.ndarray, steps: Sequence[int], x, d, recorded_x, recorded_d, smooth: float = 2.0) -> np.ndarray:
     """kappa float64 [N]: d(sigma, x + eps) - d(sigma, x) is kappa eps along the errors of one cached rollout.
 
-    steps: its compute steps [B]; x, d: lists of [cases, ...] latents and evaluations at them; recorded_x, recorded_d: the
-    same of the full run. Least squares a step, smoothed over neighbouring compute steps by `smooth`, interpolated. On the demo
-    model state-aware paths hardly depend on it: 0 to 8 end within 1.7 dB of each other up to B = 12, in no order.
+    steps: its compute steps [B]; x, d: [cases, ...] latents and evaluations at them, one after the other; recorded_x,
+    recorded_d: the same of the full run. Least squares a step, smoothed over neighbouring compute steps by `smooth`,
+    interpolated. On the demo model state-aware paths hardly depend on it: 0 to 8 end within 1.7 dB of each other up to B = 12,
+    in no order.
     """
     slopes, weights = [], []
     for ours, evaluated, latent, velocity in zip(x, d, recorded_x, recorded_d, strict=True):

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .ladder import rehearsed_budgets
+from .metrics import LATENT
 from .recording import GROWTH_CASES
 
 if TYPE_CHECKING:
-    from ..sampling.rollout import Counted
+    from ..sampling.generator import Counted
     from .pipeline import Settings
 
 # What people read of each stage, and what its units are called; None where their number says nothing to people.
@@ -62,7 +63,7 @@ def observing(cases: int, steps: int, most: int, budget: int, taught: int = 0) -
 
 
 def preparing(cases: int, steps: int, settings: Settings) -> dict[str, Stage]:
-    """The stages of `prepare`."""
+    """The stages of `prepare`; where latents are judged no picture is made."""
     budgets, anchor, trials = sorted(settings.budgets), settings.anchor_budget, settings.trials
     fits_some = cases > 2  # as `Scorer` does
     run = cases * (EARLY if fits_some else 1.0)
@@ -71,10 +72,11 @@ def preparing(cases: int, steps: int, settings: Settings) -> dict[str, Stage]:
     left = (settings.allowance - 3) * steps * cases - trials * TRIED * anchor * run  # 3: what has been spent before
     share = min(1.0, max(left, steps) / sum(sweeps))
     weights = TRIED * cases if fits_some else 0.0
+    shown = 0 if settings.metric == LATENT else 1
     return {
-        "pictures": Stage([0], [cases]),
-        "search": Stage([TRIED * anchor * run] * trials, [run] * trials),
-        "guard": Stage([share * cost for cost in sweeps], [2 * share * count for count in runs]),
+        **({"pictures": Stage([0], [cases])} if shown else {}),
+        "search": Stage([TRIED * anchor * run] * trials, [shown * run] * trials),
+        "guard": Stage([share * cost for cost in sweeps], [shown * 2 * share * count for count in runs]),
         "final weights": Stage([weights * budget for budget in [*budgets, anchor]]),
     }
 

@@ -19,6 +19,7 @@ LAMBDAS = (0.5, 1.0)  # beside lambda(B): half way, and the reference resampled
 GUARDED = ("graph, fitted", "graph, fitted, gamma 1")  # graphs whose paths are rolled out
 STATE_AWARE = "graph, state-aware"  # so is this one up to the reference budget; above it errors hardly interact
 NEIGHBOURS = 2  # tried at each budget
+MOST = 1 + len(LAMBDAS) + len(GUARDED) + 1 + 1 + NEIGHBOURS + 1  # candidates at one budget, each of these kinds
 # Of the allowance, for the rising sweep. Where that is short (14 full runs' worth, demo model, 6 cases), 0.3 ends 1.1 dB
 # below 0.92, a mean over B = 5 to 20 on 8 other scenes: the falling sweep alone does not spend the rest.
 RISING = 0.92

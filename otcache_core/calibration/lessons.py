@@ -16,7 +16,7 @@ from .ladder import REACH, rehearsed_budgets
 from .learnt_paths import paths
 from .statistics import Origin, Statistics, of_recording
 
-ELEMENTS = 2**16  # of a latent that are kept
+ELEMENTS = 2**16  # of a latent that are kept, of one that was recorded whole
 
 
 def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, asked: int = 0) -> list[tuple[int, ...]]:
@@ -64,11 +64,14 @@ def lesson(
     """
     total = None
     for case, full in zip(cases, trajectories, strict=True):
-        patches = Patches(full.x[:1].shape, ELEMENTS, full.layout)
-        kept = (torch.stack([patches.of(row[None]) for row in part]) for part in (full.x, full.d))
-        recording = Recording(full.sigmas, *kept, patches)
+        if full.patches:
+            recording = Recording(full.sigmas, full.x[:, None], full.d[:, None], full.patches)
+        else:
+            patches = Patches(full.x[:1].shape, ELEMENTS, full.layout)
+            kept = (torch.stack([patches.of(row[None]) for row in part]) for part in (full.x, full.d))
+            recording = Recording(full.sigmas, *kept, patches)
         one = of_recording(recording, origin)
         chosen = rehearsal_steps(one, total or known)
-        one = rehearsed(one, recording, chosen, partial(drive, generator=generator, cases=[case]), full.x[-1:])
+        one = rehearsed(one, recording, chosen, partial(drive, generator=generator, cases=[case]), full.final[None])
         total = one if total is None else total + one
     return total

@@ -17,13 +17,14 @@ class Live:
     """The state of a calibration; `prepare` keeps it up to date.
 
     budget: the anchor's, of `steps` steps. full and best: the first case's pictures, float32 [h, w, 3] in [0, 1], scaled
-    down to be looked at; best is None while that of the best schedule is not at hand, as in a search that was resumed.
+    down to be looked at; best is None while that of the best schedule is not at hand, as in a search that was resumed. Both
+    are where latents are judged.
     errors: the score at each budget of `budgets` that the guard has judged.
     """
 
-    def __init__(self, budget: int, steps: int, budgets: Sequence[int], metric: str, full: torch.Tensor):
+    def __init__(self, budget: int, steps: int, budgets: Sequence[int], metric: str, full: torch.Tensor | None):
         self.budget, self.steps, self.budgets, self.metric = budget, steps, budgets, metric
-        self.full, self.best = thumbnail(full), None
+        self.full, self.best = None if full is None else thumbnail(full), None
         self.standing: SearchState | None = None
         self.errors: dict[int, float] = {}
 

@@ -88,6 +88,7 @@ def prepare_lpips(folders: Sequence[str | Path] = (), download: bool = False) ->
 # Distances that a search can minimise: 0 is equal, smaller is better.
 DISTANCES: dict[str, Metric] = {"ms-ssim*rmse": structure_rmse, "rmse": rmse, "lpips": lpips}
 DEFAULT = "ms-ssim*rmse"
+LATENT = "latent rmse"  # `rmse` of final latents, for judging without a decoder: see `judging.Latents`
 
 
 def distance(name: str) -> Metric:

@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import OTCacheError
-from ..sampling.rollout import Generator, fitted_to, layout_of
+from ..sampling.generator import Generator
+from ..sampling.rollout import fitted_to
 from ..schedules.presets import starting_grids
 from ..schedules.retiming import retime
 from ..schedules.schedule import Schedule, check_budget, make_schedule
 from ..schedules.transport import budget_to_lambda
-from .guard import GUARDED, STATE_AWARE, Candidate, Guarded, guard
+from .guard import GUARDED, MOST, STATE_AWARE, Candidate, Guarded, guard
+from .judging import Latents
 from .live import Live
 from .measurement_log import MeasurementLog, model_log
-from .metrics import DEFAULT, check_metric
+from .metrics import DEFAULT, LATENT, check_metric
 from .places import Place
 from .recording import Meter, Observed, Paths, Progress, observe
 from .scoring import Scorer
@@ -34,10 +36,10 @@ class Settings:
 
     allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
     tries fewer candidates. storage: where the search's trials are kept (see `open_storage`); memory: a folder for all other
-    measurements. With both, an interrupted calibration goes on where it stopped. model, model_class, model_key, noise: as
-    in `Schedule`. identity: what tells this model, with all that it runs with, from every other one; measurements of the
-    same identity are trusted, so that machines that round differently can share them. Without it they are used only where
-    the full runs agree.
+    measurements. With both, an interrupted calibration goes on where it stopped. metric: one of `DISTANCES`, or `LATENT`,
+    which needs no decoder. model, model_class, model_key, noise: as in `Schedule`. identity: what tells this model, with all
+    that it runs with, from every other one; measurements of the same identity are trusted, so that machines that round
+    differently can share them. Without it they are used only where the full runs agree.
     """
 
     budgets: Sequence[int] = BUDGETS
@@ -63,11 +65,16 @@ class Settings:
         budget_to_lambda(self.anchor_budget, self.anchor_budget, self.reference_budget)
         for budget in self.budgets:
             check_budget(budget, steps)
-        check_metric(self.metric)
+        if self.metric != LATENT:
+            check_metric(self.metric)
         if self.seed < 0:
             raise OTCacheError(f"seed is {self.seed}, but must not be negative; 0 is a good number.")
         if not (self.gamma >= 1 and self.trials >= 1):
             raise OTCacheError(f"gamma is {self.gamma} and trials is {self.trials}, but both must be at least 1; try 4 and 60.")
+
+    def pictures(self, cases: int) -> int:
+        """How many pictures `prepare` decodes at most."""
+        return 0 if self.metric == LATENT else cases * (1 + self.trials + MOST * len(self.budgets))
 
 
 @dataclass
@@ -75,7 +82,8 @@ class Calibrated:
     """What a calibration yields.
 
     anchor carries all `schedules` as prepared. geodesic holds the unguarded interpolation's steps for each budget,
-    candidates what the guard tried. evaluations: model evaluations a case, stage by stage, those of `observed` included.
+    candidates what the guard tried. evaluations: model evaluations a case, stage by stage, those of `observed` included;
+    decoded: pictures a case.
     """
 
     reference: Schedule
@@ -85,16 +93,7 @@ class Calibrated:
     candidates: dict[int, list[Candidate]]
     observed: Observed
     evaluations: dict[str, float] = field(default_factory=dict)
-
-
-class Latents:
-    """A generator whose pictures are its latents, for judging without a decoder; parts that are packed count alike."""
-
-    def __init__(self, generator: Generator):
-        self.noise, self.velocity, self.layout = generator.noise, generator.velocity, layout_of(generator)
-
-    def decode(self, x):
-        return self.layout.evened(x) if self.layout else x
+    decoded: float = 0.0
 
 
 def search_starts(paths: Paths, budget: int, sigmas) -> list[tuple[int, ...]]:
@@ -125,15 +124,22 @@ def reference_schedule(
     if progress:
         progress("reference", 0, 1, "")
     meter = Meter(generator, observed.cases, observed.evaluations)
-    scorer = Scorer(Latents(meter.generator), observed.cases, observed.trajectories, "rmse")
+    scorer = make_scorer(meter.generator, observed, LATENT)
     names = (*GUARDED, STATE_AWARE)
     steps, score = scorer.choose([observed.paths[name][settings.reference_budget] for name in names])
-    schedule = describe(settings, observed, "reference", steps, scorer.final_rows(steps), metric="latent rmse", score=score)
+    schedule = describe(settings, observed, "reference", steps, scorer.final_rows(steps), metric=LATENT, score=score)
     meter.end_stage("reference")
     observed.evaluations = meter.stages
     if progress:
         progress("reference", 1, 1, "")
     return schedule
+
+
+def make_scorer(generator: Generator, observed: Observed, metric: str) -> Scorer:
+    """What judges by `metric`, on pictures or, for `LATENT`, on latents."""
+    if metric == LATENT:
+        return Scorer(Latents(generator), observed.cases, observed.trajectories, "rmse")
+    return Scorer(generator, observed.cases, observed.trajectories, metric)
 
 
 def log_of(scorer: Scorer, settings: Settings) -> MeasurementLog:
@@ -155,25 +161,33 @@ def prepare(
     """Search the anchor, and guard the interpolation at every budget asked for.
 
     A `reference` made on another grid is re-timed. `watch` is called with what there is to see after every trial and every
-    budget that was guarded; pictures are then [3, H, W]. Raises `OTCacheError` for settings that do not fit.
+    budget that was guarded; pictures are then [3, H, W], and none where latents are judged. Raises `OTCacheError` for settings
+    that do not fit.
     """
     settings.check(len(observed.sigmas) - 1)
     cases, grid = observed.cases, observed.sigmas
     meter = Meter(generator, cases, observed.evaluations)
     progress = progress or (lambda *_: None)
-    progress("pictures", 0, 1, "")
-    scorer = Scorer(meter.generator, cases, observed.trajectories, settings.metric)
-    progress("pictures", 1, 1, "")
+    latents = settings.metric == LATENT
+    if not latents:
+        progress("pictures", 0, 1, "")
+    scorer = make_scorer(meter.generator, observed, settings.metric)
+    if not latents:
+        progress("pictures", 1, 1, "")
     if settings.memory is not None:
         scorer.log = log_of(scorer, settings)
     reference.check_noise(settings.noise)
     reference = retime(reference, grid)
+
+    def seen(picture):
+        return None if latents else picture
+
     if watch:
-        live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, scorer.full_picture)
+        live = Live(settings.anchor_budget, len(grid) - 1, settings.budgets, settings.metric, seen(scorer.full_picture))
 
     def searched(standing: SearchState) -> None:
         if watch:
-            live.search(standing, scorer.picture(standing.steps))
+            live.search(standing, seen(scorer.picture(standing.steps)))
             watch(live)
         progress("search", standing.done, standing.wanted, f"best {standing.score:.4g}")
 
@@ -217,7 +231,7 @@ def prepare(
         reference, anchor_schedule, schedules,
         {budget: here.candidates[0].steps for budget, here in guarded.items()},
         {budget: here.candidates for budget, here in guarded.items()},
-        observed, meter.stages,
+        observed, meter.stages, meter.generator.decoded / len(cases),
     )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def _kept(path: Path, generator: Generator, case, sigmas: np.ndarray) -> Traject
     except OTCacheError as error:
         logging.warning("OTCache: %s", error)
         return None
-    same = np.array_equal(found.sigmas, sigmas) and found.x.shape[1:] == generator.noise(case).shape
+    same = np.array_equal(found.sigmas, sigmas) and found.final.shape == generator.noise(case).shape
     return found if same and repeats(generator, case, found) else None
 
 
@@ -131,7 +131,7 @@ def _keep(run: Trajectory, path: Path) -> None:
 def repeats(generator: Generator, case, recorded: Trajectory) -> bool:
     """Whether the model still gives what was recorded half-way, but for rounding."""
     step = recorded.steps // 2
-    d = generator.velocity(recorded.x[step : step + 1], float(recorded.sigmas[step]), [case])[0]
+    d = recorded.kept(generator.velocity(recorded.halfway[None], float(recorded.sigmas[step]), [case]))[0]
     return bool((d - recorded.d[step]).norm() <= SAME * recorded.d[step].norm())
 
 
@@ -139,11 +139,10 @@ def measure_growth(generator: Generator, cases: Sequence, trajectories: Sequence
     """kappa float64 [N] from one held run at half the steps; see `error_growth.growth_rates`."""
     steps = uniform_steps((len(trajectories[0].sigmas)) // 2, len(trajectories[0].sigmas) - 1)
     rollouts = Rollouts(generator, cases, trajectories, Predictor(kind="hold"))
-    states = [rollouts.state_at(steps[: k + 1]) for k in range(len(steps))]
-    recorded_x, recorded_d = ([stack(trajectories, name, i) for i in steps] for name in "xd")
-    return growth_rates(
-        rollouts.sigmas, steps, [s.x for s in states], [s.d[0] for s in states], recorded_x, recorded_d
-    )  # fmt: skip
+    prefixes = [steps[: k + 1] for k in range(len(steps))]
+    x, d = (rollouts.state_at(prefix).x for prefix in prefixes), (rollouts.state_at(prefix).d[0] for prefix in prefixes)
+    recorded_x, recorded_d = ((stack(trajectories, name, i) for i in steps) for name in "xd")
+    return growth_rates(rollouts.sigmas, steps, x, d, recorded_x, recorded_d)
 
 
 def graph_paths(

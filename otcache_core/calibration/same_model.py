@@ -28,7 +28,10 @@ def samples(tensor: torch.Tensor, count: int = SAMPLES) -> list[float]:
 
 
 def signature(trajectories: Iterable, pictures: Iterable[torch.Tensor]) -> Signature:
-    """Samples of every full run: its first velocity, that half-way, the final latent, and its picture."""
+    """Samples of every full run: its first velocity, that half-way, the final latent, and its picture.
+
+    Of large latents they are of what is recorded.
+    """
     return [
         [samples(part) for part in (run.d[0], run.d[run.steps // 2], run.x[-1], picture)]
         for run, picture in zip(trajectories, pictures, strict=True)

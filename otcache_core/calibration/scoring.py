@@ -7,12 +7,15 @@ import numpy as np
 import torch
 
 from ..errors import OTCacheError
+from ..sampling.filed import Filed
+from ..sampling.generator import swaps
 from ..sampling.predictors import RIDGE
 from ..sampling.rollout import FITTED, Generator, Rollouts
 from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import Predictor
+from .judging import Judge, fetched
 from .measurement_log import MeasurementLog
-from .metrics import DEFAULT, distance, geometric_mean, psnr
+from .metrics import DEFAULT, distance, geometric_mean
 from .same_model import Signature, signature
 
 FITTED_CASES = (2, 4)  # at least and at most, of more than one case
@@ -56,21 +59,21 @@ class Scorer:
         ]
         whole = len(self.groups) == 1
         self._whole = self.groups[0] if whole else Rollouts(generator, cases, trajectories, predictor, ridge, max_bytes)
-        # On the CPU: those of all cases need not lie where the model wants to be.
-        self._references = [generator.decode(torch.stack([t.x[-1] for t in group.trajectories])).cpu() for group in self.groups]
+        self._judge = Judge(generator, [group.trajectories for group in self.groups], self.metric)
         self._seen: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._rows: dict[tuple[int, ...], tuple] = {}
         self._decibels: dict[tuple[int, ...], list[list[float] | None]] = {}  # a list a group; None where it was not kept
-        self._shown: tuple[tuple[int, ...], torch.Tensor] | None = None
+        self._diverged: dict[tuple, OTCacheError] = {}
+        self._shown: tuple[tuple[int, ...], torch.Tensor | Filed] | None = None
 
     @property
     def full_picture(self) -> torch.Tensor:
         """The first case's picture of the full run, [3, H, W] in [0, 1]."""
-        return self._references[0][0]
+        return next(self._judge.full())
 
     def picture(self, steps: Sequence[int]) -> torch.Tensor | None:
         """The first case's picture with `steps`, [3, H, W] in [0, 1]; None unless they were the last to be decoded."""
-        return self._shown[1] if self._shown and self._shown[0] == tuple(steps) else None
+        return fetched(self._shown[1]) if self._shown and self._shown[0] == tuple(steps) else None
 
     @property
     def sigmas(self) -> np.ndarray:
@@ -85,34 +88,74 @@ class Scorer:
     def signature(self) -> Signature:
         """The full runs in a few numbers, by which their model is known again."""
         runs = [run for group in self.groups for run in group.trajectories]
-        return signature(runs, [picture for reference in self._references for picture in reference])
+        return signature(runs, self._judge.full())
 
     def distances(self, steps: Sequence[int]) -> Iterator[np.ndarray]:
         """Distances float64 [cases of the group], one group after the other; what is known is not run again."""
         steps = tuple(steps)
         known = self._seen.setdefault(steps, [])
-        for number, (group, reference) in enumerate(zip(self.groups, self._references, strict=True)):
+        for number in range(len(self.groups)):
             if number >= len(known):  # asked anew each time: another iteration may have gone on while this one waited
                 if (remembered := self.log.get([steps, number])) is None:
-                    latents, rows = group.run(steps, self._rows.get(steps))
-                    pictures = self.generator.decode(latents)
-                    if not number:
-                        self._shown = steps, pictures[0].to("cpu", copy=True)
-                    remembered = [self.metric(pictures, reference).tolist(), rows, psnr(pictures, reference).tolist()]
-                    del pictures  # this generator may wait for long, and they may lie in the device's memory
-                    self.log.put([steps, number], remembered)
-                distances, rows, *decibels = remembered  # files of before do not have those
+                    remembered = self._judged(steps, number, *self._sampled(steps, number))
+                distances, rows, *decibels = remembered  # files of before do not have those, nor do judged latents
                 self._rows.setdefault(steps, tuple(map(tuple, rows)))
                 known[number : number + 1] = [np.asarray(distances, dtype=np.float64)]
                 self._decibels.setdefault(steps, [])[number : number + 1] = decibels or [None]
             yield known[number]
+
+    def _sampled(self, steps: tuple[int, ...], number: int) -> tuple[torch.Tensor, tuple]:
+        """Final latents of a group of cases, and the weights used."""
+        if (steps, number) in self._diverged:
+            raise self._diverged[steps, number]
+        return self.groups[number].run(steps, self._rows.get(steps))
+
+    def _judged(self, steps: tuple[int, ...], number: int, latents: torch.Tensor | Filed, rows: tuple) -> list:
+        """Distances of those latents, the weights, and the PSNR of pictures, as the log keeps them."""
+        distances, decibels, picture = self._judge.compared(latents, number)
+        if not number:
+            self._shown = steps, picture
+        measured = [distances, rows, *([decibels] if decibels else [])]
+        self.log.put([steps, number], measured)
+        return measured
+
+    def judge_together(self, candidates: Sequence[tuple[int, ...]], numbers: Sequence[int]) -> None:
+        """Measure `candidates` on the groups of these numbers where that saves time: all are sampled before any is decoded.
+
+        That is where model and decoder change places on the device (`generator.swaps`). What waits to be decoded is lost
+        when the process is killed.
+        """
+        if not swaps(self.generator):
+            return
+        waiting, held = [], 0
+
+        def decode() -> None:
+            while waiting:
+                self._judged(*waiting.pop(0))
+
+        for number in numbers:
+            for steps in candidates:
+                known = number < len(self._seen.get(steps, ())) or self.log.get([steps, number]) is not None
+                if known or any((steps, before) in self._diverged for before in range(number)):
+                    continue
+                try:
+                    latents, rows = self._sampled(steps, number)
+                except OTCacheError as error:  # raised when it is asked for
+                    self._diverged[steps, number] = type(error)(str(error))
+                    continue
+                self._rows.setdefault(steps, tuple(map(tuple, rows)))
+                waiting.append((steps, number, self._judge.put_by(latents), rows))
+                if (held := held + latents.nbytes) > self._judge.room:
+                    decode()
+                    held = 0
+        decode()
 
     def score(self, steps: Sequence[int]) -> float:
         """Geometric mean of the distances over all cases."""
         return geometric_mean(np.concatenate(list(self.distances(steps))))
 
     def psnr(self, steps: Sequence[int]) -> float | None:
-        """Mean PSNR in dB over all cases, which people know; None where it was not kept when `steps` were measured."""
+        """Mean PSNR in dB over all cases, which people know; None where latents are judged, or it was not kept."""
         list(self.distances(steps))
         found = self._decibels[tuple(steps)]
         return None if None in found else float(np.mean(np.concatenate(found)))
@@ -133,7 +176,8 @@ class Scorer:
         """
         alive = {steps: self.distances(steps) for steps in dict.fromkeys(candidates)}
         seen: dict[tuple[int, ...], list[np.ndarray]] = {steps: [] for steps in alive}
-        for _ in self.groups:
+        for number in range(len(self.groups)):
+            self.judge_together(list(alive), [number])
             for steps, distances in list(alive.items()):
                 try:
                     seen[steps].append(next(distances))

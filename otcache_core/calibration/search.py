@@ -139,10 +139,15 @@ def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, star
     known = (state.WAITING,) if wasted else (*finished, state.WAITING)
     settled = [parameters(trial) for trial in study.get_trials(deepcopy=False, states=known)]
     broken = study.get_trials(deepcopy=False, states=(state.RUNNING, state.FAIL))
+    enqueued = []
     for wanted in [*map(step_parameters, starts), *map(parameters, broken)]:
         if len(wanted) == budget - 1 and wanted not in settled:
             study.enqueue_trial(wanted)
             settled.append(wanted)
+            enqueued.append(wanted)
+    if not count((state.RUNNING,)):  # else other workers have begun with them
+        new = [path for path in starts if step_parameters(path) in enqueued]
+        scorer.judge_together(new[: max(trials - count(finished) + wasted, 0)], range(len(scorer.groups)))
     failure: OTCacheError | None = None
 
     def objective(trial: "optuna.Trial") -> float:

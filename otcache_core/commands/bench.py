@@ -84,7 +84,7 @@ class Bench:
 
     def fitted(self, steps) -> torch.Tensor:
         """Pictures with the fitted predictor on `steps`, its weights fitted on the calibration cases."""
-        _, rows = self.fitting.run(steps)
+        rows = self.fitting.weights(steps)
         fields = {"predictor": self.predictors["fitted"], "weights": rows}
         return self.cached(make_schedule(sigmas=tuple(self.sigmas.tolist()), compute_steps=steps, **fields))
 

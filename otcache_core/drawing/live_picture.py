@@ -31,7 +31,8 @@ def live_figure(live: Live) -> Figure:
     """
     figure = new_figure(SIZE[0] / DPI, SIZE[1] / DPI)
     rows = [(live.full, f"full, {live.steps} of {live.steps}")]
-    rows.append((live.best, "best: found earlier" if live.best is None else f"best, {live.budget} of {live.steps}"))
+    missing = "latents are judged" if live.full is None else "best: found earlier"
+    rows.append((live.best, missing if live.best is None else f"best, {live.budget} of {live.steps}"))
     for number, (image, title) in enumerate(rows):
         top = BORDER + number * (LINE + SIDE + GUTTER)
         figure.text((BORDER + SIDE / 2) / SIZE[0], 1 - (top + LINE / 2) / SIZE[1], title, ha="center", va="center")

@@ -8,6 +8,9 @@ from .layout import LOW_PASS, Layout
 
 SIDE = 16  # of the square patches that are kept whole, so that frequency bands exist; `LOW_PASS` times a power of two
 SEED = 0x07CACE
+# Elements of a latent that calibration records: up to so many all, so that one of FLUX at 1024 x 1024 is kept whole; of more a
+# sample, which is half as much.
+WHOLE, SAMPLE = 2**18, 2**17
 
 
 class Patches:
@@ -32,6 +35,11 @@ class Patches:
         """What is kept of `latents`, a float32 copy on their device: [b, *kept], or [b, 1, n] of packed ones."""
         parts = self.layout.unpack(latents.detach())
         return self.kept.pack([places.of(part) for places, part in zip(self._places, parts, strict=True)])
+
+
+def sample_of(shape: tuple[int, ...], layout: Layout | None = None) -> Patches | None:
+    """Which positions of latents [*shape] are recorded: None where all are, `SAMPLE` elements of more than `WHOLE`."""
+    return Patches(torch.Size((1, *shape)), SAMPLE, layout) if prod(shape) > WHOLE else None
 
 
 class Places:

@@ -5,12 +5,10 @@ evaluations. So the state at the k-th compute step depends on the first k steps 
 share that part of the run. `CachedRun` walks the same path step by step; a test holds them together.
 """
 
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,10 +17,12 @@ from ..errors import OTCacheError
 from ..schedules.extrapolation import ORDERS, extrapolated_mean_weights, prior_weights
 from ..schedules.schedule import HISTORY, Predictor, Schedule, check_steps
 from .cached_run import CachedRun
-from .layout import Layout
+from .filed import Filed, Files
+from .generator import Counted, Generator, layout_of  # noqa: F401  the first is found here too
 from .predictors import RIDGE, fit_weights, mean_velocity
-from .trajectory import Trajectory
+from .trajectory import Trajectory, recorded_run
 
+FILED = 8  # times the limit of memory that states may take of a disk
 FITTED = Predictor(kind="fitted", bands=2)  # what calibration fits to pictures
 
 
@@ -31,78 +31,18 @@ def fitted_to(bands: int) -> Predictor:
     return FITTED.model_copy(update={"bands": bands})
 
 
-class Generator(Protocol):
-    """What the stages need of a model. A case is whatever the generator takes for a prompt and a seed.
-
-    One whose latents pack several parts has an attribute `layout` that tells them (`sampling.layout.Layout`).
-    """
-
-    def noise(self, case: Any) -> torch.Tensor:
-        """The latent [*latent] that the run of `case` starts from, at the first sigma."""
-
-    def velocity(self, x: torch.Tensor, sigma: float, cases: Sequence[Any]) -> torch.Tensor:
-        """dx / dsigma [n, *latent] at latents x [n, *latent] of n cases; guidance included."""
-
-    def decode(self, x: torch.Tensor) -> torch.Tensor:
-        """Pictures [n, 3, H, W] in [0, 1] from final latents [n, *latent]."""
-
-
-class Counted:
-    """A generator that counts model evaluations, one for each case and sigma, and calls `tick` so that work can stop.
-
-    Raising in `tick` interrupts between two evaluations; whatever was stored until then stays. seconds: spent in evaluations;
-    decoded: pictures.
-    """
-
-    def __init__(self, generator: Generator, tick: Callable[[int], None] | None = None):
-        self.generator, self.layout = generator, layout_of(generator)
-        self.evaluations, self.decoded, self.seconds, self._made = 0, 0, 0.0, 0
-        self._first: tuple[int, float] | None = None  # cases and seconds of the first call, which may load or compile
-        self.tick = tick
-
-    @property
-    def pace(self) -> float | None:
-        """Seconds an evaluation takes, None before the first is made; that one counts only while it is the only one."""
-        if self._first is None:
-            return None
-        cases, seconds = self._first
-        further = self._made - cases
-        return (self.seconds - seconds) / further if further else seconds / cases
-
-    def noise(self, case):
-        return self.generator.noise(case)
-
-    def decode(self, x):
-        self.decoded += len(x)
-        return self.generator.decode(x)
-
-    def velocity(self, x, sigma, cases):
-        self.evaluations += len(cases)
-        if self.tick:
-            self.tick(self.evaluations)
-        begin = time.perf_counter()
-        found = self.generator.velocity(x, sigma, cases)
-        took = time.perf_counter() - begin
-        self.seconds, self._made = self.seconds + took, self._made + len(cases)
-        self._first = self._first or (len(cases), took)
-        return found
-
-
-def layout_of(generator: Generator) -> Layout | None:
-    """How the latents of `generator` are laid out; None for plain ones."""
-    return getattr(generator, "layout", None)
-
-
 def record(generator: Generator, case, sigmas: np.ndarray) -> Trajectory:
-    """Run `case` in full with N Euler steps and keep everything; raises `OTCacheError` when something is not finite."""
-    x = generator.noise(case)
-    latents, velocities = [x], []
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
-        d = generator.velocity(x[None], float(sigma), [case])[0]
-        x = x + d * float(following - sigma)
-        latents.append(x)
-        velocities.append(d)
-    return Trajectory(sigmas, torch.stack(latents), torch.stack(velocities), layout_of(generator))
+    """Run `case` in full with N Euler steps and keep it; raises `OTCacheError` when something is not finite."""
+
+    def steps():
+        x = generator.noise(case)
+        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+            d = generator.velocity(x[None], float(sigma), [case])[0]
+            yield x, d
+            x = x + d * float(following - sigma)
+        yield x, None
+
+    return recorded_run(sigmas, steps(), layout_of(generator))
 
 
 def sample(generator: Generator, cases: Sequence, schedule: Schedule) -> torch.Tensor:
@@ -128,12 +68,14 @@ class RolloutState:
     """The state of a cached run at its k-th compute step.
 
     x: latents [cases, ...] there; d: the last evaluations, newest first; rows: mean-velocity weights of the k segments
-    that led here.
+    that led here. Of large latents x and d are what recordings keep of them; the whole ones lie in files, case by case:
+    whole[case] is (latent, evaluations), each of one case [1, ...].
     """
 
     x: torch.Tensor
     d: tuple[torch.Tensor, ...]
     rows: tuple[tuple[float, ...], ...]
+    whole: tuple[tuple[Filed, tuple[Filed, ...]], ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -151,7 +93,8 @@ class Rollouts:
     For predictor "fitted" each segment's weights are fitted as the run goes, by ridge least squares over the group, so
     that the cached latent lands on the recorded one; pass `rows` to use given weights instead. One of several bands is fitted
     to those that the latents have. States beyond `max_bytes` are forgotten, least recently used first, and simply computed
-    again.
+    again. Where recordings are samples, weights are fitted on these, cases are run one after the other, and states lie in
+    temporary files, up to `FILED` times `max_bytes` of them.
     """
 
     def __init__(
@@ -175,18 +118,32 @@ class Rollouts:
         self.trajectories = trajectories
         self._states: OrderedDict[tuple, RolloutState] = OrderedDict()
         self._bytes, self._max_bytes = 0, max_bytes
+        self._files, self._batches = None, [self.cases]
+        if trajectories[0].patches:
+            self._files, self._batches, self._max_bytes = Files(), [[case] for case in cases], max_bytes * FILED
 
     def run(self, steps: Sequence[int], rows: Sequence | None = None) -> tuple[torch.Tensor, tuple]:
         """Final latents [cases, ...] and the weights used, one row a segment."""
+        state, row, span = self._last_segment(steps, rows)
+        latents = joined([self._moved(state, number, row, span) for number in range(len(self._batches))])
+        self._check(latents, len(self.sigmas) - 1)
+        return latents, (*state.rows, row)
+
+    def weights(self, steps: Sequence[int]) -> tuple:
+        """The weights that `run` uses."""
+        state, row, _ = self._last_segment(steps, None)
+        return (*state.rows, row)
+
+    def _last_segment(self, steps: Sequence[int], rows) -> tuple[RolloutState, tuple, float]:
+        """The state that the last segment begins at, and its weights and span."""
         try:
             steps = check_steps(steps, len(self.sigmas) - 1)
         except ValueError as error:
             raise OTCacheError(f"{error}.") from None
         for k in range(1, len(steps), 256):  # so that the recursion stays shallow
             self.state_at(steps[:k], rows)
-        latents, used = self._advance(self.state_at(steps, rows), steps, len(self.sigmas) - 1, rows)
-        self._check(latents, len(self.sigmas) - 1)
-        return latents, used
+        state = self.state_at(steps, rows)
+        return state, *self._segment(state, steps, len(self.sigmas) - 1, rows)
 
     def _check(self, tensor: torch.Tensor, step: int) -> None:
         if not torch.isfinite(tensor).all():
@@ -199,25 +156,46 @@ class Rollouts:
             self._states.move_to_end(key)
             return self._states[key]
         step = prefix[-1]
-        if step == len(prefix) - 1:  # every step so far was computed: this is the recorded run itself
+        if step == len(prefix) - 1 and self._files is None:  # every step so far was computed: this is the recorded run itself
             d = tuple(stack(self.trajectories, "d", i) for i in range(step, max(step - HISTORY, -1), -1))
             state = RolloutState(stack(self.trajectories, "x", step), d, tuple(self._own(k) for k in range(step)))
-        else:
+        elif step:
             before = self.state_at(prefix[:-1], rows)
-            x, used = self._advance(before, prefix[:-1], step, rows)
-            d = self.generator.velocity(x, float(self.sigmas[step]), self.cases)
-            self._check(d, step)
-            state = RolloutState(x, (d, *before.d)[:HISTORY], used)
+            row, span = self._segment(before, prefix[:-1], step, rows)
+            moved = (self._moved(before, number, row, span) for number in range(len(self._batches)))
+            state = self._evaluated(moved, step, (*before.rows, row), before)
+        else:
+            state = self._evaluated((self.generator.noise(case)[None] for case in self.cases), 0, ())
         self._states[key] = state
-        self._bytes += state.nbytes
+        self._bytes += self._cost(state)
         while self._bytes > self._max_bytes and len(self._states) > 1:
-            self._bytes -= self._states.popitem(last=False)[1].nbytes
+            self._bytes -= self._cost(self._states.popitem(last=False)[1])
         return state
+
+    def _cost(self, state: RolloutState) -> int:
+        """Bytes in memory, or in files."""
+        return state.nbytes if self._files is None else 2 * sum(run.final.nbytes for run in self.trajectories)
+
+    def _evaluated(
+        self, latents: Iterable[torch.Tensor], step: int, rows: tuple, before: RolloutState | None = None
+    ) -> RolloutState:  # fmt: skip
+        """The state after an evaluation at `latents`, a batch each."""
+        kept, seen, whole = self.trajectories[0].kept, [], []
+        for number, (cases, x) in enumerate(zip(self._batches, latents, strict=True)):
+            d = self.generator.velocity(x, float(self.sigmas[step]), cases)
+            self._check(d, step)
+            seen.append((kept(x), kept(d)))
+            if self._files:
+                older = before.whole[number][1] if before else ()
+                whole.append((self._files.put(x), (self._files.put(d), *older)[:HISTORY]))
+        x, d = map(joined, zip(*seen, strict=True))
+        return RolloutState(x, (d, *(before.d if before else ()))[:HISTORY], rows, tuple(whole))
 
     def _own(self, k: int) -> tuple[float, ...]:
         return ((1.0,) + (0.0,) * min(k, HISTORY - 1)) * self.predictor.bands
 
-    def _advance(self, state: RolloutState, steps: tuple[int, ...], end: int, rows) -> tuple[torch.Tensor, tuple]:
+    def _segment(self, state: RolloutState, steps: tuple[int, ...], end: int, rows) -> tuple[tuple[float, ...], float]:
+        """Weights and span of the segment from `state`, at the last of `steps`, to `end`."""
         start, k = steps[-1], len(steps) - 1
         grid = self.sigmas[start : end + 1]
         past = self.sigmas[list(steps[::-1][:HISTORY])]
@@ -231,5 +209,21 @@ class Rollouts:
         else:
             target = (stack(self.trajectories, "x", end) - state.x) / span
             row = fit_weights(state.d, target, prior_weights(past, grid), self.ridge, self.predictor.bands, self.layout)
-        row = tuple(float(w) for w in row)
-        return state.x + mean_velocity(row, state.d, self.predictor.bands, self.layout) * span, (*state.rows, row)
+        return tuple(float(w) for w in row), span
+
+    def _moved(self, state: RolloutState, number: int, row: tuple[float, ...], span: float) -> torch.Tensor:
+        """The latents [n, ...] of a batch after a segment from `state`."""
+        layout, bands = self.trajectories[0].whole_layout, self.predictor.bands
+        if not state.whole:
+            return state.x + mean_velocity(row, state.d, bands, layout) * span
+        filed, older = state.whole[number]
+        x, d = filed.read(), tuple(one.read() for one in older)
+        # Channel by channel, which gives the same: whole ones would take several times the memory.
+        apart = 1 if x.ndim > 3 and not layout.packed else x.shape[1]
+        pieces = zip(x.split(apart, 1), *(one.split(apart, 1) for one in d), strict=True)
+        return torch.cat([piece + mean_velocity(row, past, bands, layout) * span for piece, *past in pieces], 1)
+
+
+def joined(batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Batches [n, ...] as one."""
+    return batches[0] if len(batches) == 1 else torch.cat(batches)

@@ -3,8 +3,8 @@
 import json
 import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..errors import OTCacheError
 from ..files import written_whole
 from ..schedules.schedule import check_sigmas
 from .layout import Layout, low_pass
+from .patches import Patches, sample_of
 
 AT_ONCE = 2**21  # elements in double precision, 16 MiB: larger pieces are no faster
 
@@ -27,12 +28,18 @@ class Trajectory:
     sigmas: float64 [N + 1], strictly falling. x: [N + 1, *latent], the latent before each step and at the end.
     d: [N, *latent], dx / dsigma at each step. layout: of the latents, None for plain ones. Raises
     `OTCacheError` if shapes disagree or anything is not finite.
+
+    Of large latents x and d hold a sample of positions (`patches`, None where they hold all), and `layout` tells that of the
+    sample. Then half and end are the whole latents [*latent] before step N // 2 and at the end. See `recorded_run`.
     """
 
     sigmas: np.ndarray
     x: torch.Tensor
     d: torch.Tensor
     layout: Layout | None = None
+    half: torch.Tensor | None = None
+    end: torch.Tensor | None = None
+    patches: Patches | None = field(init=False, default=None)
 
     def __post_init__(self):
         try:
@@ -45,6 +52,12 @@ class Trajectory:
                 f"trajectory: x {tuple(self.x.shape)} and d {tuple(self.d.shape)} do not fit {steps} steps; "
                 "record one latent before each step and one at the end, and one velocity for each step."
             )
+        if self.end is not None:
+            object.__setattr__(self, "patches", sample_of(self.end.shape, self.layout))
+            shapes = self.half is not None and self.half.shape == self.end.shape
+            if not (shapes and self.patches and self.kept(self.end[None]).shape == self.x[-1:].shape):
+                raise OTCacheError(f"trajectory: {tuple(self.x.shape[1:])} of {tuple(self.end.shape)} is another sample.")
+            object.__setattr__(self, "layout", self.patches.kept)
         object.__setattr__(self, "layout", self.layout or Layout([self.x.shape]))
         if not self.layout.fits(self.x):
             raise OTCacheError(f"trajectory: latents {tuple(self.x.shape[1:])} do not hold the parts {self.layout.parts}.")
@@ -52,6 +65,9 @@ class Trajectory:
         for name, tensor in (("x", self.x), ("d", self.d)):
             steps = torch.isfinite(tensor).reshape(len(tensor), -1).all(1).logical_not().nonzero().flatten().tolist()
             bad += [(step, name == "d", name) for step in steps[:1]]
+        if self.end is not None:
+            whole = ((self.half, len(self.d) // 2), (self.end, len(self.d)))
+            bad += [(step, False, "x") for latent, step in whole if not torch.isfinite(latent).all()]
         if bad:  # the earliest; a latent precedes its step's velocity
             step, _, name = min(bad)
             raise OTCacheError(
@@ -67,19 +83,65 @@ class Trajectory:
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors."""
-        return self.x.nbytes + self.d.nbytes
+        return sum(tensor.nbytes for tensor in self._tensors().values())
+
+    @property
+    def whole_layout(self) -> Layout:
+        """Of the latents themselves."""
+        return self.patches.layout if self.patches else self.layout
+
+    @property
+    def halfway(self) -> torch.Tensor:
+        """The whole latent [*latent] before step N // 2."""
+        return self.x[self.steps // 2] if self.half is None else self.half
+
+    @property
+    def final(self) -> torch.Tensor:
+        """The whole latent [*latent] at the end."""
+        return self.x[-1] if self.end is None else self.end
+
+    def kept(self, latents: torch.Tensor) -> torch.Tensor:
+        """What a recording keeps of `latents` [b, *latent]: all, or float32 [b, *sample]."""
+        return self.patches.of(latents) if self.patches else latents
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        whole = {} if self.end is None else {"half": self.half, "end": self.end}
+        return {"x": self.x, "d": self.d, **whole}
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, whole or not at all."""
-        tensors = {"x": self.x.contiguous(), "d": self.d.contiguous()}
+        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         told = {"sigmas": json.dumps(self.sigmas.tolist())}
-        if self.layout.packed:
-            told["parts"] = json.dumps(self.layout.parts)
+        if self.whole_layout.packed:
+            told["parts"] = json.dumps(self.whole_layout.parts)
         with written_whole(path) as temporary:
             try:
                 save_file(tensors, temporary, metadata=told)
             except SafetensorError as error:
                 raise OTCacheError(f"Cannot write {path}: {error}; free space or choose another place.") from None
+
+
+def recorded_run(sigmas: np.ndarray, steps: Iterable[tuple], layout: Layout | None = None) -> Trajectory:
+    """What is kept of a run on `sigmas` [N + 1] that goes through `steps`, N + 1 pairs: the latent [*latent], its velocity.
+
+    The last velocity is None. Latents of up to `patches.WHOLE` elements are kept whole, of larger ones a sample is. Raises
+    `OTCacheError` when something is not finite.
+    """
+    count, patches, whole, kept = len(sigmas) - 1, None, [], ([], [])
+    for step, pair in enumerate(steps):
+        if not step and (patches := sample_of(pair[0].shape, layout)):
+            # All at once: between whole latents that come and go, small tensors would leave gaps that nothing fits in.
+            row = patches.of(pair[0][None])[0]
+            kept = [row.new_empty(length, *row.shape) for length in (count + 1, count)]
+        for part, tensor in zip(kept, pair, strict=True):
+            if tensor is not None and patches:
+                part[step] = patches.of(tensor[None])[0]
+            elif tensor is not None:
+                part.append(tensor)
+        if patches and step in (count // 2, count):
+            whole.append(pair[0].clone())
+    x, d = kept if patches else map(torch.stack, kept)
+    return Trajectory(sigmas, x, d, layout, *whole)
 
 
 def load_trajectory(path: str | Path) -> Trajectory:
@@ -88,7 +150,11 @@ def load_trajectory(path: str | Path) -> Trajectory:
         with safe_open(path, framework="pt") as file:
             told = file.metadata()
             layout = Layout([(1, *part) for part in json.loads(told["parts"])]) if "parts" in told else None
-            return Trajectory(json.loads(told["sigmas"]), file.get_tensor("x"), file.get_tensor("d"), layout)
+            whole = [file.get_tensor(name) for name in ("half", "end") if "end" in file.keys()]  # noqa: SIM118
+            x, d, sigmas = file.get_tensor("x"), file.get_tensor("d"), json.loads(told["sigmas"])
+            if not whole and sample_of(x.shape[1:], layout):  # recorded before samples were
+                return recorded_run(sigmas, zip(x, (*d, None), strict=True), layout)
+            return Trajectory(sigmas, x, d, layout, *whole)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise OTCacheError(f"{Path(path).name} is no recorded trajectory ({error}); record it again.") from None
 
@@ -100,7 +166,7 @@ class TrajectoryStore(Sequence):
     object.
     """
 
-    def __init__(self, max_bytes: int = 2**30):
+    def __init__(self, max_bytes: int = 2**28):
         self.max_bytes = max_bytes
         self._items: list[Trajectory] = []
         self._held = 0

@@ -83,7 +83,7 @@ def test_what_the_nodes_say(done):
 @pytest.mark.parametrize(("cases", "words"), [(1, "over 1 case."), (2, "over 2 cases.")])
 def test_one_case_is_no_plural(host, cases, words):
     anchor = SimpleNamespace(budget=8, steps=50, metric="rmse", score=0.1, prepared=())
-    found = SimpleNamespace(anchor=anchor, evaluations={"record": 50.0})
+    found = SimpleNamespace(anchor=anchor, evaluations={"record": 50.0}, decoded=0.0)
     assert words in host.module("nodes.anchor_search").summary(found, cases)
 
 

@@ -121,6 +121,8 @@ def test_both_nodes_say_what_they_do_and_how_long(server):
         told = texts[node]
         assert all(text.startswith(title) for text in told)
         told = [text.removeprefix(title) for text in told]
+        if node == "anchor":
+            assert re.fullmatch(r"at most \d+ decoded pictures", told.pop(1))
         assert told[:2] == ["starting", "loading the model"] and told[-1] == f"done: {result}"
         shown = dict.fromkeys(stage for text in told[2:-1] for stage in stages if text.startswith(stage))
         assert list(shown) == stages, told

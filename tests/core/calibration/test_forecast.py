@@ -7,6 +7,7 @@ import pytest
 from mixture import MixtureGenerator, linear_sigmas
 
 from otcache_core.calibration.forecast import WORDS, Forecast, in_words, observing, preparing
+from otcache_core.calibration.metrics import LATENT
 from otcache_core.calibration.pipeline import Settings, prepare, reference_schedule
 from otcache_core.calibration.recording import observe
 from otcache_core.sampling.rollout import Counted
@@ -37,7 +38,7 @@ class Told:
     """What a forecast said at every report and evaluation: (time, fraction, seconds left, stage, done, words)."""
 
     def __init__(self, generator, stages, monkeypatch, stop=None):
-        monkeypatch.setattr("otcache_core.sampling.rollout.time.perf_counter", lambda: generator.now)
+        monkeypatch.setattr("otcache_core.sampling.generator.time.perf_counter", lambda: generator.now)
         self.generator, self.said, self._stop = generator, [], stop
         self.forecast = Forecast(stages, lambda: generator.now)
         self.counted = Counted(generator, lambda _: self._note())
@@ -100,6 +101,15 @@ def test_preparing_is_told_with_what_judging_costs(monkeypatch, observed, refere
     told.check(wrong=1.8)
     stages = list(dict.fromkeys(stage for *_, stage, _, _ in told.said))
     assert stages == ["pictures", "search", "guard", "final weights"]
+
+
+def test_preparing_without_a_decoder_is_told_too(monkeypatch, observed, reference):
+    settings = replace(SETTINGS, metric=LATENT)
+    told = Told(Slow(), preparing(len(CASES), STEPS, settings), monkeypatch)
+    prepare(told.counted, observed, reference, settings, told)
+    told.check(wrong=1.8)
+    stages = list(dict.fromkeys(stage for *_, stage, _, _ in told.said))
+    assert stages == ["search", "guard", "final weights"] and not told.counted.decoded
 
 
 def test_what_an_earlier_session_did_counts_as_done(monkeypatch, observed, reference, tmp_path):

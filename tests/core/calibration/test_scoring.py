@@ -178,3 +178,60 @@ def test_choosing_among_diverging_candidates_is_our_error(recording):
         group.generator.velocity = lambda x, sigma, cases: x * torch.nan
     with pytest.raises(OTCacheError):
         scorer.choose([(0, 3, 6), (0, 4, 8)])
+
+
+class Swapping(MixtureGenerator):
+    """Its decoder has no room beside its model; `moves` counts how often they change places."""
+
+    def __init__(self, swaps=True):
+        super().__init__()
+        self.swaps, self.moves, self.there = swaps, 0, "model"
+
+    def _needs(self, which):
+        self.moves, self.there = self.moves + (which != self.there), which
+
+    def velocity(self, x, sigma, cases):
+        self._needs("model")
+        return super().velocity(x, sigma, cases)
+
+    def decode(self, x):
+        self._needs("decoder")
+        return super().decode(x)
+
+
+CANDIDATES = [(0, 3, 6, 9), (0, 2, 5, 9), (0, 1, 4, 8), (0, 2, 6, 10)]
+
+
+def test_candidates_are_sampled_before_they_are_decoded_where_model_and_decoder_change_places(recording):
+    moves, found = {}, {}
+    for swaps in (False, True):
+        generator = Swapping(swaps)
+        scorer = real(recording, Counted(generator), fit_cases=1)
+        found[swaps] = [*scorer.choose(CANDIDATES, margin=1e9), scorer.generator.evaluations, scorer.generator.decoded]
+        moves[swaps] = generator.moves
+    assert found[True] == found[False] and found[True][2:] == [30, 3 + 4 * 3]
+    # To the decoder and back once for each group of cases, and once for the full runs'; otherwise for each candidate too.
+    assert moves == {False: 1 + 2 * 4 * 3, True: 1 + 2 * 3}
+
+
+def test_what_is_known_or_diverges_is_not_sampled_again_for_it(recording):
+    generator = Counted(Swapping())
+    scorer = real(recording, generator, fit_cases=1)
+    scorer.score(CANDIDATES[0])
+    before = generator.evaluations
+    run = scorer.groups[0].run
+    scorer.groups[0].run = lambda steps, rows: run(steps, rows) if steps != CANDIDATES[1] else run((), rows)
+    scorer.judge_together(CANDIDATES[:3], range(3))
+    assert generator.evaluations - before == 2 * 3 and generator.decoded == 3 + 3 + 3
+    with pytest.raises(OTCacheError):
+        list(scorer.distances(CANDIDATES[1]))
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_latents_wait_within_their_limit(recording, monkeypatch, room):
+    generator = Swapping()
+    scorer = real(recording, generator, fit_cases=1)
+    monkeypatch.setattr(scorer._judge, "room", room * 3 * 16 * 16 * 8)  # float64
+    scorer.judge_together(CANDIDATES, [0])
+    assert generator.moves == 1 + 2 * (4 if room == 0 else 2)
+    assert [len(list(scorer.distances(path))) for path in CANDIDATES] == [3] * 4
