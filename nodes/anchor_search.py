@@ -29,9 +29,6 @@ class OTAnchorSearch(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 field(io.Model.Input, "model", tooltip="The model that was recorded."),
-                field(io.Vae.Input, "vae", optional=True, tooltip="Decodes the pictures that are judged: of a long video a few "
-                      "frames from its beginning, middle and end. Without one the latents themselves are judged, which is "
-                      "quicker and sees less."),
                 field(OTCalibration.Input, "calibration", tooltip="From OT Reference Schedule."),
                 field(OTSchedule.Input, "reference", tooltip="From OT Reference Schedule."),
                 field(io.Int.Input, "budget", default=ANCHOR_BUDGET, min=1, max=1000, tooltip="Model evaluations of the "
@@ -42,6 +39,9 @@ class OTAnchorSearch(io.ComfyNode):
                       "is from the full one. lpips needs its network: see download.", advanced=True),
                 field(io.Int.Input, "seed", default=0, min=0, max=2**31 - 1, control_after_generate=False,
                       tooltip="Of the search.", advanced=True),
+                field(io.Vae.Input, "vae", optional=True, tooltip="Decodes the pictures that are judged: of a long video a few "
+                      "frames from its beginning, middle and end. Without one the latents themselves are judged, which is "
+                      "quicker and sees less."),
                 field(io.String.Input, "storage", default="", optional=True, tooltip="Where trials are kept: empty for a file "
                       "in ComfyUI's user folder, else an SQLite file, or for several machines journal:FILE on a shared disk, "
                       "grpc://host:port or a database URL. A URL with a password is saved in workflows and pictures: write "

@@ -80,7 +80,7 @@ def demo(info: dict) -> Workflow:
         cached = w.add("OTCachedSampler", schedule=chosen["schedule"], **sampling)
     with w.group("... and in full", below=True, drop=125):
         full = w.add("KSampler", "Full run", **sampling)
-    with w.group("6  Compare", left=60, drop=530):
+    with w.group("6  Compare", left=60, drop=480):
         cached_image = w.add("VAEDecode", "Cached picture", samples=cached["latent"], vae=picture["vae"])
         full_image = w.add("VAEDecode", "Full picture", samples=full["LATENT"], vae=picture["vae"])
         w.column(width=340)
