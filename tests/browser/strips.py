@@ -11,7 +11,7 @@ NODE, SAMPLER = "OTBudgetInterpolate", "OTCachedSampler"
 MODES = pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
 CELL = re.compile(r"M[-\d.]+ [-\d.]+h")
 RULES = {"start_percent", "end_percent", "max_skips", "forced"}
-INPUTS = {"reference", "anchor", "budget", "choose", "target_error", "target_speedup", *RULES}
+INPUTS = {"anchor", "budget", "choose", "target_error", "target_speedup", *RULES}
 TO_SUBGRAPH = """() => {
   app.canvas.deselectAll()
   app.canvas.select(nodeOf("OTBudgetInterpolate"))
