@@ -59,7 +59,8 @@ test-host test-browser: test-%: any-host
 	else printf '\n%s\n%s\n%s\n\n' '!!!!!!!!!!' 'NO TEST IN tests/$* WAS RUN: NONE OF THE NODES IS TESTED.' '!!!!!!!!!!' >&2; fi
 
 host-tests: $(HOST_VENV)/installed
-	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/host -q
+# One thread each: two processes with as many threads as cores would wait for each other.
+	OMP_NUM_THREADS=1 COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/host -q -n 2 --dist loadfile
 
 browser-tests: $(HOST_VENV)/installed
 	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/browser -q
