@@ -52,7 +52,7 @@ def test_a_schedule_is_shown_as_soon_as_it_is_chosen(open_comfy, shots, vue):
     workflow, prompt = comfy.documents()
     assert "strip" not in json.dumps([workflow, prompt]).lower()
     [inputs] = [node["inputs"] for node in prompt.values() if node["inputs"].get("schedule") == "lemica-flux1-dev-10"][:1]
-    assert set(inputs) == {"schedule"}
+    assert set(inputs) == {"schedule", "speedup"}
 
 
 @MODES
