@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """Those of one run of `guider`. useless: evaluations that taught nothing; thinned: that ran a part of the network."""
+    """Those of one run. useless: evaluations that taught nothing; thinned: that ran a part of the network."""
 
     def __init__(self):
         self.useless = self.thinned = 0

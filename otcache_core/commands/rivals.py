@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.polynomial.chebyshev import chebvander
 
-from ..sampling.rollout import Generator
+from ..sampling.generator import Generator
+from ..sampling.layout import combine
+from ..sampling.rollout import drive
 from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import uniform_steps
 
@@ -54,15 +56,14 @@ def chebyshev(
     basis = chebvander(2 * np.array([*steps, step]) / (total - 1) - 1, DEGREE)
     known, wanted = basis[:-1], basis[-1]
     weights = wanted @ np.linalg.solve(known.T @ known + ridge * np.eye(DEGREE + 1), known.T)
-    forecast = sum(float(weight) * value for weight, value in zip(weights, values, strict=True))
-    return blend * forecast + (1 - blend) * taylor(steps, values, step, 1)
+    return blend * combine(weights.tolist(), values) + (1 - blend) * taylor(steps, values, step, 1)
 
 
 def differences(steps: Sequence[int], values: Sequence[torch.Tensor], step: int, order: int) -> torch.Tensor:
     """FSampler's h2 (`order` 1) and h3 (2) (arXiv 2511.09180): 2 e1 - e2 and 3 e1 - 3 e2 + e3 of the last real ones, whatever
     lies between. Without its stabilizer, which scales by what earlier predictions missed."""
     weights = {1: (1.0,), 2: (2.0, -1.0), 3: (3.0, -3.0, 1.0)}[min(order + 1, len(values))]
-    return sum(weight * value for weight, value in zip(weights, values, strict=False))
+    return combine(weights, values[: len(weights)])
 
 
 def window_steps(budget: int, steps: int) -> tuple[int, ...]:
@@ -120,17 +121,28 @@ def ways(budget: int, trajectories: Sequence[Trajectory]) -> dict[str, Way]:
     return {name: way for name, way in found.items() if way[0]}
 
 
+class Following:
+    """A run that evaluates at the way's steps and predicts the others, for `rollout.drive`."""
+
+    def __init__(self, sigmas: np.ndarray, way: Way):
+        self.sigmas = sigmas
+        self._chosen, self._predict = way
+        self._steps, self._values = [], []  # newest first
+
+    def computes(self, step: int) -> bool:
+        """Whether `step` runs the model."""
+        return step in self._chosen
+
+    def observe(self, step: int, d: torch.Tensor, _x=None) -> None:
+        """Take in the velocity at `step`."""
+        self._steps.insert(0, step)
+        self._values.insert(0, d)
+
+    def predict(self, step: int) -> torch.Tensor:
+        """The velocity at `step`."""
+        return self._predict(self._steps, self._values, step)
+
+
 def follow(generator: Generator, cases: Sequence, sigmas: np.ndarray, way: Way) -> torch.Tensor:
-    """Final latents [n, *latent] of Euler runs that evaluate at the way's steps and predict the others."""
-    chosen, predict = way
-    x = torch.stack([generator.noise(case) for case in cases])
-    steps, values = [], []
-    for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
-        if step in chosen:
-            d = generator.velocity(x, float(sigma), cases)
-            steps.insert(0, step)
-            values.insert(0, d)
-        else:
-            d = predict(steps, values, step)
-        x = x + d * float(following - sigma)
-    return x
+    """Final latents [n, *latent] of Euler runs that go the way."""
+    return drive(Following(sigmas, way), generator, cases)

@@ -6,8 +6,8 @@ from .extrapolation import PRIOR_DAMPING
 from .interpolation import budget_for_speedup
 from .retiming import SAME_GRID, moved, retime, segments_at
 from .rules import Rules, ruled_steps
-from .schedule import Predictor, Schedule, uniform_steps
-from .transport import Warp, round_to_steps
+from .schedule import Predictor, Schedule, trajectory_time, uniform_steps
+from .transport import Warp, steps_at_budget
 
 FEWEST = 3  # evaluations that a share or a speed-up leaves: short runs have nothing to spare
 CHANGED = "changed steps"  # how the provenance of such schedules begins
@@ -91,8 +91,7 @@ def steps_at(schedule: Schedule, grid: np.ndarray, budget: int) -> tuple[int, ..
     """`budget` steps on `grid` [N + 1], spread there as the compute sigmas of `schedule` are."""
     own = np.asarray(schedule.sigmas)[list(schedule.compute_steps)]
     knots = np.array([grid[0], *own[(own < grid[0] * (1 - SAME_GRID)) & (own > grid[-1])], grid[-1]])
-    warp = Warp(np.linspace(0.0, 1.0, len(knots)), (grid[0] - knots) / (grid[0] - grid[-1]))
-    return round_to_steps(warp(np.arange(budget) / budget), grid)
+    return steps_at_budget(Warp(np.linspace(0.0, 1.0, len(knots)), trajectory_time(knots)), budget, grid)
 
 
 def ruled(schedule: Schedule) -> Schedule:

@@ -112,14 +112,20 @@ def test_preparing_without_a_decoder_is_told_too(monkeypatch, observed, referenc
     assert stages == ["search", "guard", "final weights"] and not told.counted.decoded
 
 
-def test_what_an_earlier_session_did_counts_as_done(monkeypatch, observed, reference, tmp_path):
-    settings = replace(SETTINGS, storage=str(tmp_path / "study.db"), memory=str(tmp_path), identity="mixture")
+def resumed_at(stop, settings, monkeypatch, observed, reference) -> tuple[Told, Told]:
+    """What was said until an interruption after `stop`, and by the session that went on."""
     stages = preparing(len(CASES), STEPS, settings)
-    first = Told(Slow(), stages, monkeypatch, stop=("guard", 3))
+    first = Told(Slow(), stages, monkeypatch, stop)
     with pytest.raises(KeyboardInterrupt):
         prepare(first.counted, observed, reference, settings, first)
     again = Told(Slow(), stages, monkeypatch)
     prepare(again.counted, observed, reference, settings, again)
+    return first, again
+
+
+def test_what_an_earlier_session_did_counts_as_done(monkeypatch, observed, reference, tmp_path):
+    settings = replace(SETTINGS, storage=str(tmp_path / "study.db"), memory=str(tmp_path), identity="mixture")
+    first, again = resumed_at(("guard", 3), settings, monkeypatch, observed, reference)
     resumed = [said for said in again.said if said[3:5] == ("search", SETTINGS.trials)]
     assert resumed and resumed[0][1] > 0.2, "the search is done, and shown so at once"
     begun = next(fraction for _, fraction, _, stage, done, _ in again.said if (stage, done) == ("guard", 3))
@@ -130,12 +136,7 @@ def test_what_an_earlier_session_did_counts_as_done(monkeypatch, observed, refer
 
 def test_a_resumed_search_goes_on_at_its_trial(monkeypatch, observed, reference, tmp_path):
     settings = replace(SETTINGS, storage=str(tmp_path / "study.db"))
-    stages = preparing(len(CASES), STEPS, settings)
-    first = Told(Slow(), stages, monkeypatch, stop=("search", 12))
-    with pytest.raises(KeyboardInterrupt):
-        prepare(first.counted, observed, reference, settings, first)
-    again = Told(Slow(), stages, monkeypatch)
-    prepare(again.counted, observed, reference, settings, again)
+    first, again = resumed_at(("search", 12), settings, monkeypatch, observed, reference)
     told = [words for *_, stage, _, words in again.said if stage == "search"]
     assert told[1].startswith("searching the smallest budget, trial 12 of 30, best ")
     fractions = [fraction for _, fraction, _, stage, done, _ in again.said if (stage, done) == ("search", 12)]
