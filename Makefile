@@ -35,7 +35,7 @@ test-house: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/core/test_house.py tests/core/test_requirements.py tests/core/test_documents.py -q
 
 test-core: lint
-	$(BIN)/python -m pytest tests/core -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/core -q -n 2 --dist worksteal
 
 test-web:
 	@if command -v npm >/dev/null; then npm install --no-package-lock --no-audit --no-fund && npm test; \

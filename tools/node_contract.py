@@ -10,6 +10,8 @@ import json
 import sys
 from math import inf
 
+from otcache_core.schedules.presets import preset_names
+
 from .litegraph import has_control, input_specs, is_widget, kind_of, options
 from .make_workflows import REPOSITORY, object_info
 
@@ -27,7 +29,8 @@ def contract(info: dict) -> dict:
         for key, spec in input_specs(node):
             entry = {"name": key, "type": kind_of(spec), "required": key in node["input"].get("required", {})}
             if entry["type"] == "COMBO" and key not in core:
-                entry["choices"] = spec[0] if isinstance(spec[0], list) else options(spec)["options"]
+                choices = spec[0] if isinstance(spec[0], list) else options(spec)["options"]
+                entry["choices"] = [choice for choice in choices if key != "schedule" or choice in preset_names()]  # not users' own
             limits = {end: options(spec)[end] for end in ("min", "max") if end in options(spec)}
             inputs.append(entry | {"widget": is_widget(spec), "control": has_control(key, spec)} | limits)
         found[name] = {"inputs": inputs, "outputs": list(node["output"])}

@@ -85,7 +85,8 @@ def fit_to_run(schedule: Schedule, sigmas: np.ndarray, model_sampling, begins: b
 
 def check_slice(schedule: Schedule, fitting: Schedule) -> None:
     """Raise `OTCacheError` when a run is so short a slice of `schedule` that `fitting` to it leaves nothing to skip."""
-    if fitting.budget < fitting.steps or schedule.budget == schedule.steps:
+    whole = fitting.sigmas[0] * BEYOND >= schedule.sigmas[0] and fitting.sigmas[-1] <= schedule.sigmas[-1]
+    if whole or fitting.budget < fitting.steps or schedule.budget == schedule.steps:
         return
     raise OTCacheError(
         f"every run begins with an evaluation, and this one is a slice of the schedule's {schedule.steps} steps that leaves "

@@ -185,7 +185,11 @@ def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, star
         if number > len(starts) and number % 2 and count(complete):
             move = local_move(best()[0], steps, np.random.default_rng([seed, number]))
             study.enqueue_trial(step_parameters(move), skip_if_exists=True)
-        study.optimize(objective, n_trials=1)
+        try:
+            study.optimize(objective, n_trials=1)
+        except ValueError as error:  # SQLite can hand a waiting trial to two workers at once: the other one was faster
+            if not str(error).startswith("Cannot tell a "):
+                raise
         tell()
     if failure and not count(complete):
         raise failure

@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import inspect
 import sys
-import time
 from pathlib import Path
 
 # Worker threads of the executor do not exist here: one loop for everything asynchronous in the nodes.
@@ -30,11 +29,11 @@ def boot(path: Path, repository: Path, base: Path) -> "Host":
     _interrupt_at_every_step()
     failed = _loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
     assert "nodes_easycache.py" not in failed, f"ComfyUI could not load its own {failed}"
-    before, started = set(sys.modules), time.process_time()
+    before = set(sys.modules)
     assert _loop.run_until_complete(nodes.load_custom_node(str(repository))), "ComfyUI could not load the pack; see the log"
-    seconds, added = time.process_time() - started, set(sys.modules) - before
+    added = set(sys.modules) - before
     name = next(name for name in added if name == str(repository).replace(".", "_x_"))
-    return Host(nodes.NODE_CLASS_MAPPINGS, sys.modules[name], seconds, added)
+    return Host(nodes.NODE_CLASS_MAPPINGS, sys.modules[name], added)
 
 
 def _interrupt_at_every_step() -> None:
@@ -51,11 +50,11 @@ def _interrupt_at_every_step() -> None:
 class Host:
     """classes: node id -> class, core's and the pack's. pack: the loaded package, under the name that ComfyUI gave it.
 
-    load_seconds: CPU time that loading the pack took. added_modules: what it imported that was not there before.
+    added_modules: what it imported that was not there before.
     """
 
-    def __init__(self, classes: dict, pack, load_seconds: float, added_modules: set[str]):
-        self.classes, self.pack, self.load_seconds, self.added_modules = classes, pack, load_seconds, added_modules
+    def __init__(self, classes: dict, pack, added_modules: set[str]):
+        self.classes, self.pack, self.added_modules = classes, pack, added_modules
 
     def module(self, name: str):
         """A module of the pack, such as "nodes.compare" or "otcache_core.errors": the very one that the nodes use."""

@@ -32,13 +32,12 @@ sys.stdout.write("\\n" + json.dumps(answer))
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_loading_is_cheap_and_lazy(host, tmp_path):
+def test_loading_is_lazy(host, tmp_path):
     code = f"""
 host = BOOT
-answer = [host.load_seconds, sorted({{name.split(".")[0] for name in host.added_modules}} & set({LAZY!r}))]
+answer = sorted({{name.split(".")[0] for name in host.added_modules}} & set({LAZY!r}))
 """
-    seconds, eager = in_a_fresh_process(code, tmp_path)
-    assert eager == [] and seconds < 0.3
+    assert in_a_fresh_process(code, tmp_path) == []
 
 
 def test_works_without_optional_packages(host, tmp_path):

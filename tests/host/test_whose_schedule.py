@@ -6,7 +6,7 @@ from sampling import Cached, ksampler
 
 
 @pytest.fixture
-def strip_of(host, demo_small):
+def strip_of(host, demo_small, learnt):
     """strip_of(schedule, model=None, **how) -> what the strip shows of a run, by default of the small FLUX-style network."""
     draw = host.module("otcache_core.drawing.strip").run_strip
 

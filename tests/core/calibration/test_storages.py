@@ -89,7 +89,7 @@ def two_workers(storage: str) -> None:
     finished = [
         trial for trial in optuna.load_study(study_name=name, storage=open_storage(storage)).trials if trial.state.is_finished()
     ]
-    assert min(counts) >= 2 and TRIALS <= len(finished) == sum(counts) <= TRIALS + 1
+    assert min(counts) >= 2 and TRIALS <= len(finished) <= sum(counts) <= TRIALS + 2  # one trial may be made by both
     assert {trial.state for trial in finished} <= {optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED}
     again = fake()
     assert search_steps(again, BUDGET, TRIALS, [START], storage=storage)[1] <= again.score(START)
@@ -99,6 +99,23 @@ def two_workers(storage: str) -> None:
 @pytest.mark.parametrize("kind", ["", "journal:"])
 def test_two_processes_share_a_file(tmp_path, kind):
     two_workers(f"{kind}{tmp_path / 'study.db'}")
+
+
+def test_a_trial_that_another_worker_told_first_is_no_error(tmp_path):
+    """SQLite hands a waiting trial to two workers now and then."""
+    storage, landscape, overtaken = str(tmp_path / "study.db"), valley(BEST), []
+
+    def slower(steps):
+        if not overtaken:
+            [name] = optuna.get_all_study_names(open_storage(storage))
+            study = optuna.load_study(study_name=name, storage=open_storage(storage))
+            [running] = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+            overtaken.append(study.tell(running.number, state=optuna.trial.TrialState.PRUNED).number)
+        return landscape(steps)
+
+    scorer = FakeScorer(STEPS, slower)
+    found, score = search_steps(scorer, BUDGET, TRIALS, [START], storage=storage)
+    assert len(overtaken) == 1 and score == scorer.score(found) and len(scorer.tried) == TRIALS
 
 
 def test_two_processes_share_a_proxy(tmp_path):
