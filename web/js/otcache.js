@@ -5,6 +5,7 @@ import { labelChoices } from "./otcache/choices.mjs"
 import { colourLinks } from "./otcache/colours.mjs"
 import { Editor } from "./otcache/editing.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
+import { translatedProgress } from "./otcache/messages.mjs"
 import { Note } from "./otcache/note.mjs"
 import { freeValues, isSamePrompt } from "./otcache/prompt.mjs"
 import { reports } from "./otcache/reports.mjs"
@@ -258,6 +259,12 @@ app.registerExtension({
     sheet.href = new URL("./otcache/strip.css", import.meta.url).href
     document.head.append(sheet)
     colourLinks(app.canvas)
+    if (isChinese(locale())) {
+      // While it is captured: before the frontend, which shows it on the node in either way, has read it.
+      api.addEventListener("progress_text", ({ detail }) => {
+        detail.text = translatedProgress(detail.text, chinese)
+      }, { capture: true })
+    }
     api.addEventListener("progress_state", ({ detail }) => showProgress(detail.nodes))
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, () => showProgress(null))
