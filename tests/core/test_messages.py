@@ -1,4 +1,4 @@
-"""The Chinese catalogue of the server's texts, web/js/otcache/messages_zh.mjs, has what the Python code says and nothing else."""
+"""The Chinese catalogue of the server's texts, web/js/otcache/messages_zh.mjs, has what Python code says and nothing else."""
 
 import ast
 import json
@@ -103,7 +103,7 @@ def test_the_catalogue_translates_what_strips_and_progress_say(path):
 
 def test_a_text_that_is_gone_or_new_is_noticed(tmp_path):
     module = tmp_path / "module.py"
-    module.write_text('"""A docstring."""\nA = "some"\nlogging.info("to the log")\nsay(f"{A} of {n:.2f} apples{why}", "{} are")')
+    module.write_text('"""Text."""\nA = "some"\nlogging.info("to the log")\nsay(f"{A} of {n:.2f} apples{why}", "{} are")')
     source = "some of \0 apples\0"
     assert sorted(texts(module)) == ["\0 are", "some", source]
     assert fixed("{n} pear(s) fell: {WHY}; why") == ["pear", "fell", "why"]

@@ -28,7 +28,7 @@ export function translated(text) {
 }
 
 /**
- * A progress text such as "OT Anchor Search: starting" in Chinese, or as it is: other packs send such texts too.
+ * A progress text such as "OT Anchor Search: starting" in Chinese, or as it is where that is not known.
  * titles: node id -> {display_name}, as in locales/zh/nodeDefs.json.
  */
 export function translatedProgress(text, titles) {
