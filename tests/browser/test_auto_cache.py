@@ -112,8 +112,7 @@ def test_chinese_progress_and_reports(open_comfy, shots, vue):
     comfy.run()
     strip = comfy.strip_on("OTAutoCache")
     comfy.eventually(lambda: strip.locator(".foot").inner_text() == "已从这次运行学习\uff1a下一次为 20 步中计算 6 次")
-    comfy.eventually(page.get_by_text("OT 自动缓存\uff1a已学习").first.is_visible)
-    said = page.evaluate("[...said]")
+    said = page.evaluate("[...said]")  # newer frontends clear it when the run is over
     assert re.fullmatch(r"OT 自动缓存\uff1a排练 1/\d+\uff0c求值 \d+ 次", said[0])
     assert not re.search(r"OT Auto|rehears|learnt", " ".join(said))
     page.screenshot(path=shots / f"chinese_progress_{'nodes2' if vue else 'classic'}.png")
