@@ -90,6 +90,40 @@ def test_from_an_empty_graph_to_skipped_steps(open_comfy, shots, vue):
     assert not comfy.complaints
 
 
+@MODES
+def test_chinese_progress_and_reports(open_comfy, shots, vue):
+    """What the server says in English, on the node while it works and in the strip when it is done."""
+    comfy = open_comfy(vue=vue, locale="zh")
+    page = comfy.page
+    page.evaluate("""() => {
+      app.graph.clear()
+      app.graph.add(LiteGraph.createNode("OTAutoCache"))
+      window.said = new Set() // all that was ever drawn of it
+      const look = () => {
+        for (const text of document.body.innerText.match(/^OT .+[:\uff1a].+$/gm) ?? []) said.add(text)
+        requestAnimationFrame(look)
+      }
+      look()
+    }""")
+    page.evaluate(WIRE)
+    for widget, value in (("steps", 20), ("cfg", 4.0), ("sampler_name", "euler"), ("scheduler", "simple"), ("seed", 7 + vue)):
+        comfy.set(widget, value, "KSampler")
+    comfy.set("learn", "anew", "OTAutoCache")
+    comfy.run()
+    strip = comfy.strip_on("OTAutoCache")
+    comfy.eventually(lambda: strip.locator(".foot").inner_text() == "已从这次运行学习\uff1a下一次为 20 步中计算 6 次")
+    said = page.evaluate("[...said]")  # newer frontends clear it when the run is over
+    assert re.fullmatch(r"OT 自动缓存\uff1a排练 1/\d+\uff0c求值 \d+ 次", said[0])
+    assert not re.search(r"OT Auto|rehears|learnt", " ".join(said))
+    page.screenshot(path=shots / f"chinese_progress_{'nodes2' if vue else 'classic'}.png")
+
+    comfy.set("learn", "when needed", "OTAutoCache")
+    comfy.run()
+    comfy.eventually(lambda: "由 1 次普通运行学得" in strip.locator(".foot").inner_text())
+    page.screenshot(path=shots / f"chinese_report_{'nodes2' if vue else 'classic'}.png")
+    assert not comfy.complaints
+
+
 @pytest.mark.parametrize("locale", ["en", "zh"])
 def test_words_that_people_look_for_find_it_first(open_comfy, locale):
     comfy = open_comfy(locale=locale)

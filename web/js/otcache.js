@@ -5,6 +5,7 @@ import { labelChoices } from "./otcache/choices.mjs"
 import { colourLinks } from "./otcache/colours.mjs"
 import { Editor } from "./otcache/editing.mjs"
 import { allNodes, locatorOf, nodeByPath, widgetFor } from "./otcache/graph.mjs"
+import { translatedProgress } from "./otcache/messages.mjs"
 import { Note } from "./otcache/note.mjs"
 import { freeValues, isSamePrompt } from "./otcache/prompt.mjs"
 import { reports } from "./otcache/reports.mjs"
@@ -239,6 +240,13 @@ function showProgress(nodes) {
   }
 }
 
+/** Put a progress text into Chinese where a node of ours shows it: a widget that the frontend adds in both ways nodes are drawn. */
+function translateProgress({ nodeId, text }) {
+  const node = nodeByPath(rootGraph(), nodeId)
+  const shown = text && node?.comfyClass?.startsWith("OT") && node.widgets?.find(({ value }) => value === text)
+  if (shown) shown.value = translatedProgress(text, chinese)
+}
+
 app.registerExtension({
   name: "OTCache.Strips",
 
@@ -258,6 +266,8 @@ app.registerExtension({
     sheet.href = new URL("./otcache/strip.css", import.meta.url).href
     document.head.append(sheet)
     colourLinks(app.canvas)
+    // Once the frontend has put the text on the node, whichever of us listens first; before anything is drawn.
+    if (isChinese(locale())) api.addEventListener("progress_text", ({ detail }) => queueMicrotask(() => translateProgress(detail)))
     api.addEventListener("progress_state", ({ detail }) => showProgress(detail.nodes))
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, () => showProgress(null))

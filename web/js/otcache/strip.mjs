@@ -87,7 +87,7 @@ export class Strip {
   take(data) {
     this.data = data?.problem ? null : data
     this.still = null
-    this.hint.textContent = data?.problem ?? this.first
+    this.hint.textContent = data?.problem ? this.words.said(data.problem) : this.first
     this.element.classList.toggle("empty", !this.data)
     this.show(-1)
   }

@@ -1,4 +1,5 @@
 // All sentences of the strips, in English and Chinese.
+import { translated } from "./messages.mjs"
 import { ANCHOR_NOT_BELOW, BY_ERROR, BY_HAND, BY_SPEEDUP, NOT_CALIBRATED } from "./schedule.mjs"
 
 const LATENT = "expected latent error" // of otcache_core/calibration/solving.py
@@ -53,6 +54,7 @@ const en = {
   leftOut: (list, n) => `forced names step ${list}, but there are ${n} steps: left out`,
   notForced: ["forced must be step numbers with a sign, such as +3 -7", "each once, and not -1"],
   steps: (list) => `The model runs at steps ${list}.`,
+  said: (text) => text, // by the server
   and: ", ",
 }
 
@@ -105,6 +107,7 @@ const zh = {
   leftOut: (list, n) => `forced 中的第 ${list} 步超出 ${n} 步：已忽略`,
   notForced: ["forced 须为带符号的步号，例如 +3 -7", "每步一次，且不能是 -1"],
   steps: (list) => `模型运行于第 ${list} 步。`,
+  said: translated,
   and: "，",
 }
 
@@ -138,7 +141,7 @@ export function budgetLabel(words, budget, total, choose) {
 export function budgetFoot(
   words, { asked, missed, total, error, isMeasured, isFull, metric, psnr, calibrated, warning, ruledFrom = null },
 ) {
-  if (warning) return words.warning(warning)
+  if (warning) return words.warning(words.said(warning))
   if (missed) return asked.choose === BY_ERROR ? words.notThatGood(asked.target_error) : words.notThatFast(total)
   if (asked.choose === BY_HAND && asked.budget > total) return words.beyond(asked.budget, total)
   if (ruledFrom !== null) return words.ruled(ruledFrom)
@@ -155,7 +158,7 @@ export function budgetFoot(
 /** Why a run was computed in full; one that taught says so as nodes/host/lesson.py does. */
 function inFull(words, reason) {
   const lesson = /^learnt from this run.*; the next one makes (\d+) of (\d+)$/.exec(reason)
-  return lesson ? words.learnt(Number(lesson[1]), Number(lesson[2])) : words.inFull(reason)
+  return lesson ? words.learnt(Number(lesson[1]), Number(lesson[2])) : words.inFull(words.said(reason))
 }
 
 /** " ± 0.3", or "" where that is too little to be seen or not known. */
@@ -172,10 +175,10 @@ export function runLabels(words, run) {
   if (run.measured) head.push(words.measured(factor(run.measured), spreadOf(run)))
   const notes = []
   if (run.reason) notes.push(inFull(words, run.reason))
-  if (run.note) notes.push(run.note)
-  if (run.hint) notes.push(run.hint)
-  if (run.warning) notes.push(words.warning(run.warning))
-  if (run.level_reason) notes.push(words.noBlocks(run.level_reason))
+  if (run.note) notes.push(words.said(run.note))
+  if (run.hint) notes.push(words.said(run.hint))
+  if (run.warning) notes.push(words.warning(words.said(run.warning)))
+  if (run.level_reason) notes.push(words.noBlocks(words.said(run.level_reason)))
   if (run.extra) notes.push(words.extra(run.extra))
   const foot = notes.length ? notes : [run.level === "blocks" ? words.blocks : words.timing]
   return { head: head.join(words.and), foot: foot.join(words.and) }
@@ -183,12 +186,12 @@ export function runLabels(words, run) {
 
 /** What stands below the strip of a schedule that was loaded, a line each. */
 export function scheduleFoot(words, { budgets, source, ...made }) {
-  return [words.made(made), budgets && words.carries(budgets), source].filter(Boolean).join("\n")
+  return [words.made(made), budgets && words.carries(budgets), source && words.said(source)].filter(Boolean).join("\n")
 }
 
 /** The lines of a note. data: what OT Save Schedule or OT Compare sent. */
 export function noteText(words, data) {
-  if (data.kind === "compared") return data.text
+  if (data.kind === "compared") return words.said(data.text)
   const { path, steps, budget, budgets, model } = data
   return [words.saved(path), words.evaluations(budget, steps), budgets && words.carries(budgets), words.made({ model })]
     .filter(Boolean).join("\n")
