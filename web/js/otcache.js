@@ -5,8 +5,9 @@ import { attach, showNamed } from "./otcache/attach.mjs"
 import { labelChoices } from "./otcache/choices.mjs"
 import { colourLinks } from "./otcache/colours.mjs"
 import { allNodes } from "./otcache/graph.mjs"
+import { fitHost } from "./otcache/hosts.mjs"
 import { locale, rootGraph } from "./otcache/page.mjs"
-import { restore, showProgress, takeBack, takeReport } from "./otcache/results.mjs"
+import { restore, showProgress, takeBack, takeOutside, takeReport } from "./otcache/results.mjs"
 import { isChinese } from "./otcache/words.mjs"
 
 let chinese = {} // node id -> what our locale says of it; empty in other languages
@@ -37,12 +38,19 @@ app.registerExtension({
     api.addEventListener("execution_success", () => { // OT Save Schedule may have written over a file that is shown
       for (const [node] of allNodes(rootGraph())) if (node.comfyClass === "OTLoadSchedule") showNamed(node)
     })
+    // ComfyUI itself gives this to the node that ran.
+    api.addEventListener("executed", ({ detail }) => takeOutside(detail.display_node ?? detail.node, detail.output))
+    // A subgraph is entered or left: there may be other nodes in it now.
+    app.canvas.canvas.addEventListener("litegraph:set-graph", () => {
+      for (const [node] of allNodes(rootGraph())) if (node.subgraph) fitHost(node)
+    })
     api.addEventListener("otcache.run", ({ detail }) => takeReport(detail))
   },
 
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("OT")) labelChoices(node.widgets, chinese[node.comfyClass])
     attach(node)
+    if (node.subgraph) fitHost(node)
   },
 
   afterConfigureGraph() {
