@@ -4,7 +4,6 @@ import json
 import re
 
 import pytest
-
 from strips import cells
 
 NAME = "OTCache text to image"
