@@ -41,7 +41,8 @@ def test_templates_open_readable(open_comfy, shots, name, width, height, last, v
     comfy.page.set_viewport_size({"width": width, "height": height})
     comfy.page.goto(f"{comfy.server.url}/?template={name}&source=otcache")  # as the template browser opens it
     comfy.wait()
-    comfy.page.wait_for_function("last => app.canvas.graph.nodes.some(node => node.comfyClass === last)", arg=last, timeout=90_000)
+    has_come = "last => app.canvas.graph.nodes.some(node => node.comfyClass === last)"
+    comfy.page.wait_for_function(has_come, arg=last, timeout=90_000)
     comfy.settle()
     comfy.page.screenshot(path=shots / f"opened_{name}_{'nodes2' if vue else 'classic'}.png")
     assert comfy.page.evaluate("app.canvas.ds.scale") >= 4 / 7
