@@ -14,8 +14,8 @@ from otcache_core.calibration.lessons import lesson
 from otcache_core.calibration.metrics import psnr, rmse
 from otcache_core.calibration.solving import solve
 from otcache_core.demo.generator import DemoGenerator, cases
-from otcache_core.drawing.figures import png_bytes, to_image
-from otcache_core.drawing.plots import overview
+from otcache_core.drawing.charts import overview
+from otcache_core.drawing.style import png_bytes, to_image
 from otcache_core.files import written_whole
 from otcache_core.sampling.rollout import record, sample
 from otcache_core.sampling.solvers import SOLVERS, euler

@@ -142,8 +142,8 @@ def plot(anchor, reference):
     """Strips of all prepared schedules above the error against the budget, an IMAGE."""
     import numpy as np
 
-    from ..otcache_core.drawing.figures import to_image
-    from ..otcache_core.drawing.plots import NODE, error_against_budget, schedule_strips
+    from ..otcache_core.drawing.charts import NODE, error_against_budget, schedule_strips
+    from ..otcache_core.drawing.style import to_image
     from .pictures import array_image
 
     prepared = anchor.prepared

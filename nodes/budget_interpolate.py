@@ -56,7 +56,7 @@ class OTBudgetInterpolate(io.ComfyNode):
     @classmethod
     def execute(cls, anchor, budget, reference=None, choose=BY_HAND, target_error=0.03, target_speedup=4.0, start_percent=0.0,
                 end_percent=1.0, max_skips=0, forced="") -> io.NodeOutput:  # fmt: skip
-        from ..otcache_core.drawing.plots import NODE, schedule_strips
+        from ..otcache_core.drawing.charts import NODE, schedule_strips
         from ..otcache_core.drawing.strip import budget_strip
         from .pictures import figure_image
 

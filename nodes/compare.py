@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..otcache_core.calibration import metrics
-from ..otcache_core.drawing.pictures import ERROR_FULL_SCALE, error_map
+from ..otcache_core.drawing.image_grid import ERROR_FULL_SCALE, error_map
 from ..otcache_core.errors import OTCacheError
 from .host.lpips_folders import lpips_folders
 from .pictures import colours

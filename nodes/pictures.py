@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def figure_image(figure: Figure) -> torch.Tensor:
     """A matplotlib figure as an IMAGE [1, H, W, 3], float32 on the CPU."""
-    from ..otcache_core.drawing.figures import to_image
+    from ..otcache_core.drawing.style import to_image
 
     return array_image(to_image(figure))
 

@@ -147,7 +147,7 @@ def check_anchors(prompt: dict | None, node_id: str | None, budget: int) -> None
 
 def plot(reference, observed):
     """The reference's strip above those of the graph's own paths, an IMAGE."""
-    from ..otcache_core.drawing.plots import NODE, schedule_strips
+    from ..otcache_core.drawing.charts import NODE, schedule_strips
     from .pictures import figure_image
 
     paths = observed.paths["graph, fitted"]

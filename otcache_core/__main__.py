@@ -151,7 +151,7 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def run_show(options: argparse.Namespace) -> int:
-    from .commands.show import describe, find_schedule, list_presets, retimed
+    from .commands.schedule_text import describe, find_schedule, list_presets, retimed
 
     if options.schedule is None:
         if options.steps is not None or options.shift is not None or options.png:
@@ -161,7 +161,7 @@ def run_show(options: argparse.Namespace) -> int:
     schedule = retimed(find_schedule(options.schedule), options.steps, options.shift)
     print(describe(schedule, sys.stdout.encoding))
     if options.png:
-        from .drawing.plots import schedule_strips, to_png
+        from .drawing.charts import schedule_strips, to_png
         from .files import written_whole
 
         png = to_png(schedule_strips([schedule], [""]))
@@ -182,8 +182,8 @@ def run_search(options: argparse.Namespace) -> int:
         from .calibration.places import find_place, has_password
         from .calibration.storages import open_storage
         from .commands.bars import Bars
+        from .commands.schedule_text import describe
         from .commands.search import demo_search
-        from .commands.show import describe
 
         place = find_place(options.storage, Path.cwd())
         if has_password(options.storage or ""):

@@ -13,7 +13,10 @@ GROUP_COLOUR = "#3f789e"
 
 @dataclass
 class Node:
-    """A placed node; `node["name"]` or `node[0]` is one of its outputs, to be given to another's input."""
+    """A placed node; `node["name"]` or `node[0]` is one of its outputs, to be given to another's input.
+
+    above: pixels that are left free above it, beside the usual ones.
+    """
 
     id: int
     kind: str
@@ -23,6 +26,7 @@ class Node:
     size: tuple[int, int]
     title: str | None = None
     control: str = "fixed"
+    above: int = 0
     pos: tuple[int, int] = (0, 0)
 
     def __getitem__(self, output: str | int) -> Output:
@@ -108,6 +112,7 @@ def _place(group: Group, left: int, top: int) -> int:
     for column in group.columns:
         y = top + HEADER + TITLE + column.drop
         for node in column.nodes:
+            y += node.above
             node.pos, node.size = (x, y), (column.width, node.size[1])
             y += node.size[1] + TITLE + GAP
         lowest = max(lowest, y - TITLE - GAP + PADDING)

@@ -31,12 +31,12 @@ class Workflow:
 
     def __init__(
         self, name: str, info: dict, note: str, files: dict[str, dict] | None = None, note_line: int = 24,
-        note_width: int = NOTE_WIDTH, note_top: int = HEADER + TITLE, start: int | None = None,
+        note_width: int = NOTE_WIDTH, note_left: int = 0, note_top: int = HEADER + TITLE, start: int | None = None,
     ):  # fmt: skip
         """files: by name of a model file, its url and directory. note_line: pixels for each line of the note. start: where
         the first group begins, by default to the right of the note."""
         self.name, self._info, self._note, self._files, self._note_line = name, info, note, files or {}, note_line
-        self._note_width, self._note_top = note_width, note_top
+        self._note_width, self._note_corner = note_width, [note_left, note_top]
         self._start = note_width + GAP if start is None else start
         self._nodes: list[Node] = []
         self._groups: list[Group] = []
@@ -64,8 +64,11 @@ class Workflow:
         """The next groups stand below those before."""
         self._row += 1
 
-    def add(self, kind: str, title: str | None = None, control: str = "fixed", **inputs) -> Node:
-        """Place a node. control: what happens to its seed after a run.
+    def add(
+        self, kind: str, title: str | None = None, control: str = "fixed", above: int = 0, tall: int | None = None, **inputs
+    ) -> Node:  # fmt: skip
+        """Place a node. control: what happens to its seed after a run. above: so many pixels more are left free above it.
+        tall: its height in pixels, where that is not the usual one.
 
         Raises KeyError for a node or an input that ComfyUI does not have, or a missing link.
         """
@@ -85,7 +88,8 @@ class Workflow:
             else:
                 values[name] = default(spec)
         outputs = list(zip(info["output_name"], info["output"], strict=True))
-        node = Node(len(self._nodes) + 2, kind, outputs, values, links, self._size(info, kind), title, control)
+        size = self._size(info, kind) if tall is None else (WIDTH, tall)
+        node = Node(len(self._nodes) + 2, kind, outputs, values, links, size, title, control, above)
         self._nodes.append(node)
         self._groups[-1].columns[-1].nodes.append(node)
         return node
@@ -108,7 +112,7 @@ class Workflow:
         boxes = lay_out(self._groups, self._row + 1, self._start)
         size = [self._note_width, note_height(self._note, self._note_line, self._note_width)]
         note = {
-            "id": 1, "type": "MarkdownNote", "pos": [0, self._note_top], "size": size, "flags": {}, "order": 0, "mode": 0,
+            "id": 1, "type": "MarkdownNote", "pos": self._note_corner, "size": size, "flags": {}, "order": 0, "mode": 0,
             "inputs": [], "outputs": [], "title": "Read me", "properties": {}, "widgets_values": [self._note], **NOTE_COLOURS,
         }  # fmt: skip
         links = self._links()

@@ -30,7 +30,8 @@ def contract(info: dict) -> dict:
             entry = {"name": key, "type": kind_of(spec), "required": key in node["input"].get("required", {})}
             if entry["type"] == "COMBO" and key not in core:
                 choices = spec[0] if isinstance(spec[0], list) else options(spec)["options"]
-                entry["choices"] = [choice for choice in choices if key != "schedule" or choice in preset_names()]  # not users' own
+                # Not users' own schedules.
+                entry["choices"] = [choice for choice in choices if key != "schedule" or choice in preset_names()]
             limits = {end: options(spec)[end] for end in ("min", "max") if end in options(spec)}
             inputs.append(entry | {"widget": is_widget(spec), "control": has_control(key, spec)} | limits)
         found[name] = {"inputs": inputs, "outputs": list(node["output"])}

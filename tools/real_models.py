@@ -35,6 +35,11 @@ apart the two {picture}s are.
 {files}
 """
 LEARNS = "The model is learnt"
+NARROW = 190  # pixels of a node beside another: Nodes 2.0 draws none narrower than 225
+LOW = 120  # pixels of a node whose text can be scrolled
+WAN_PROMPT = (
+    "A paper boat drifts down a rain-wet street at night, the camera follows close to the water, lights of shops in the ripples"
+)
 WAN_NEGATIVE = (  # of the model's authors
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
     "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
@@ -138,45 +143,52 @@ def wan_22(info: dict) -> Workflow:
         about="Two experts share 20 steps with cfg 3.5: one makes the first 10, the other the last 10. 81 frames of 640 x 640. "
         "Each expert has an OT Auto Cache of its own. Leave Lightning LoRAs off: in 4 steps there is little to save.",
         budget=f"{budget_for_speedup(split, SPEEDUP)} of each expert's {split} steps", learns="Each expert is learnt",
+        start=0, note_left=2040, note_top=570, note_width=470,
     )  # fmt: skip
 
     def expert(noise: str) -> Output:
         model = w.add("UNETLoader", unet_name=f"wan2.2_t2v_{noise}_noise_14B_fp8_scaled.safetensors")
-        w.column()
+        w.column(width=NARROW)
         model = w.add("ModelSamplingSD3", model=model["MODEL"], shift=5.0)
         w.column()
         return w.add("OTAutoCache", f"OT Auto Cache, {noise} noise", model=model["MODEL"], speedup=SPEEDUP)["model"]
 
-    with w.group("1  The expert for high noise, cached"):
+    with w.group("1  The expert for high noise, cached", width=230):
         high = expert("high")
-    with w.group("2  Describe", below=True):
-        clip = w.add("CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan")
-        text = _prompts(w, clip["CLIP"], "A paper boat drifts down a rain-wet street at night, the camera follows close to "
-                        "the water, lights of shops in the ripples", WAN_NEGATIVE)  # fmt: skip
-        size = w.add("EmptyHunyuanLatentVideo", width=640, height=640, length=81)
-    with w.group("3  The expert for low noise, cached", below=True):
+    with w.group("2  The expert for low noise, cached", below=True, drop=85, width=230):
         low = expert("low")
-    both = {"steps": steps, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", **text}
-    with w.group("4  Sample and save"):
+    # Between the wires of the two experts.
+    with w.group("3  Describe", drop=100, width=200):
+        w.drop(290)
+        clip = w.add("CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan")
+        w.column(width=230)
+        size = w.add("EmptyHunyuanLatentVideo", width=640, height=640, length=81)
+        positive, negative = (
+            w.add("CLIPTextEncode", title, above=above, tall=LOW, clip=clip["CLIP"], text=text)["CONDITIONING"]
+            for title, above, text in (("Prompt", 58, WAN_PROMPT), ("Negative prompt", 0, WAN_NEGATIVE))
+        )
+    both = {"positive": positive, "negative": negative, "steps": steps, "cfg": 3.5, "sampler_name": "euler",
+            "scheduler": "simple"}  # fmt: skip
+    with w.group("4  Sample", width=230):
         early = w.add("KSamplerAdvanced", f"The first {split} steps", control="randomize", model=high,
                       add_noise="enable", noise_seed=1, latent_image=size["LATENT"], start_at_step=0, end_at_step=split,
                       return_with_leftover_noise="enable", **both)  # fmt: skip
-        w.column(drop=560)
+        w.column(drop=557, width=230)
+        vae = w.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
         late = w.add("KSamplerAdvanced", f"The last {steps - split} steps", model=low, add_noise="disable",
                      noise_seed=0, latent_image=early["LATENT"], start_at_step=split, end_at_step=steps,
                      return_with_leftover_noise="disable", **both)  # fmt: skip
-        vae = w.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
-        w.column(drop=560)
+    with w.group("5  Save", width=NARROW):
         frames = w.add("VAEDecode", samples=late["LATENT"], vae=vae["VAE"])
-        w.column(drop=560)
-        w.add("SaveWEBM", images=frames["IMAGE"], filename_prefix="otcache/wan2_2", fps=16.0)
+        w.column(width=240)
+        w.add("SaveWEBM", tall=400, images=frames["IMAGE"], filename_prefix="otcache/wan2_2", fps=16.0)
     return w
 
 
 def _workflow(name: str, info: dict, model: str, files: dict, size: str, about: str, budget: str, picture: str = "picture",
-              learns: str = LEARNS) -> Workflow:  # fmt: skip
+              learns: str = LEARNS, **place) -> Workflow:  # fmt: skip
     note = NOTE.format(model=model, about=about, budget=budget, picture=picture, learns=learns, size=size, files=listed(files))
-    return Workflow(f"otcache_{name}", info, note, addresses(files), NOTE_LINE)
+    return Workflow(f"otcache_{name}", info, note, addresses(files), NOTE_LINE, **place)
 
 
 def _budget(steps: int) -> str:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import uuid
 
 from .layout import WIDTH, Node, Output, lay_out
-from .litegraph import SLOT, TEXT, Workflow, has_control, input_specs, is_widget
+from .litegraph import SLOT, STRIPS, TEXT, Workflow, has_control, input_specs, is_widget
 
 INSIDE, OUTSIDE = -10, -20  # the ids that the frontend gives to a subgraph's own inputs and outputs
 EDGE = 160  # pixels
+REPORTS = ("OTCachedSampler", "OTApplyCache", "OTAutoCache")
 
 
 class Subgraph(Workflow):
@@ -47,7 +48,7 @@ class Subgraph(Workflow):
                   for slot, (_, source) in enumerate(self._exits)]  # fmt: skip
         definition = self._definition(links, outputs)
         outer = {
-            "id": 1, "type": definition["id"], "pos": [0, 0], "size": [WIDTH + 80, 26 + sum(map(_height, sockets))],
+            "id": 1, "type": definition["id"], "pos": [0, 0], "size": [WIDTH + 80, self._height(sockets)],
             "flags": {}, "order": 0, "mode": 0, "inputs": [entry | {"link": None} for entry in sockets],
             "outputs": [entry | {"links": []} for entry in outputs], "title": self.name,
             "properties": {"proxyWidgets": widgets}, "widgets_values": [],
@@ -97,6 +98,10 @@ class Subgraph(Workflow):
                     if has_control(inner, spec):
                         widgets.append([str(target), "control_after_generate"])
         return sockets, widgets
+
+    def _height(self, sockets: list[dict]) -> int:
+        """The outer node's: its inputs, and the report of each run inside."""
+        return 26 + sum(map(_height, sockets)) + sum(STRIPS[node.kind] for node in self._nodes if node.kind in REPORTS)
 
     def _uuid(self, part: str) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"otcache/{self.name}/{part}"))

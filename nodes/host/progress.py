@@ -11,8 +11,8 @@ import server
 
 from ...otcache_core.calibration.forecast import Forecast, Stage, in_words
 from ...otcache_core.calibration.live import Live
-from ...otcache_core.drawing.figures import to_picture
 from ...otcache_core.drawing.live_picture import live_figure
+from ...otcache_core.drawing.style import to_picture
 from ...otcache_core.sampling.rollout import Counted
 
 BAR = 1000  # units of the bar

@@ -212,7 +212,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None], progress=None) -> 
 
 def write_plot(path: Path, table: dict) -> None:
     """RMSE against budget, log scale."""
-    from ..drawing.plots import error_against_budget
+    from ..drawing.charts import error_against_budget
 
     names = [name for name in dict.fromkeys(name for name, _ in table) if not name.endswith("our grid")]
     series = {name: {b: row["full rmse mean"] for (n, b), row in table.items() if n == name} for name in names}

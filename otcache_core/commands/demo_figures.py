@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..drawing.figures import png_bytes, to_image, to_png
-from ..drawing.pictures import error_map, side_by_side
-from ..drawing.plots import error_against_budget, overview, schedule_strips, warps
+from ..drawing.charts import error_against_budget, overview, schedule_strips, warps
+from ..drawing.image_grid import error_map, side_by_side
+from ..drawing.style import png_bytes, to_image, to_png
 from ..schedules.schedule import Schedule
 from ..schedules.transport import budget_to_lambda
 from .demo import OURS, PLAIN, Results

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from ..calibration.guard import Candidate
-from ..drawing.figures import png_bytes, to_png
 from ..drawing.html_page import Figure, Grid, Section, Table, render
-from ..drawing.pictures import ERROR_FULL_SCALE, error_map
+from ..drawing.image_grid import ERROR_FULL_SCALE, error_map
+from ..drawing.style import png_bytes, to_png
 from ..schedules.schedule import Schedule
 from .demo import ALONE, DIRECT, EULER, GRAPH, OURS, PLAIN, Results
 from .demo_figures import YLABEL, case_figure, draw_figures, error_series, shown

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..calibration.live import SIDE, best_so_far
-from .figures import COLOURS, DPI, MUTED, PAPER, new_figure, styled
-from .plots import SMALLEST, log_axis
+from .charts import SMALLEST, log_axis
+from .style import COLOURS, DPI, MUTED, PAPER, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

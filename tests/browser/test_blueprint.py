@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from strips import cells
 
 NAME = "OTCache text to image"
 WIRE = """() => {
@@ -35,6 +36,25 @@ WIRE = """() => {
 
 SEED = "app.graph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'seed').value"
 
+INSIDE = """element => {
+  const node = nodeOf("subgraph"), box = element.getBoundingClientRect()
+  const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect()
+  const [left, top] = app.canvasPosToClientPos(node.pos)
+  const [right, bottom] = app.canvasPosToClientPos([node.pos[0] + node.size[0], node.pos[1] + node.size[1]])
+  const { left: l, top: t, right: r, bottom: b } = drawn ?? { left, top, right, bottom }
+  return l <= box.left && t <= box.top && box.right <= r + 1 && box.bottom <= b + 1 && box.height > 100
+}"""
+
+ANOTHER = """() => {
+  const sampler = nodeOf("OTCachedSampler").clone()
+  sampler.title = "Another"
+  app.canvas.graph.add(sampler)
+}"""
+TITLES = """() => {
+  const lines = nodeOf("subgraph").widgets.filter(widget => widget.name.startsWith("otcache_strip"))
+  return lines.map(({ element }) => element.isConnected && element.querySelector(".otcache-title").innerText)
+}"""
+
 
 def searching(page):
     """Whether the search stands open; if it does not, a double click, which a busy canvas takes for two single ones."""
@@ -54,6 +74,13 @@ def placed(page):
     return False
 
 
+def shows_run(strip):
+    """The report of the sampler inside, all of it within the node."""
+    assert strip.locator(".label").inner_text().startswith("10 of 25 evaluations")
+    assert (cells(strip, "run"), cells(strip, "skip")) == (10, 15)
+    return strip.evaluate(INSIDE)
+
+
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
 def test_blueprint_is_found_placed_and_runs(open_comfy, shots, vue):
     comfy = open_comfy(vue=vue)
@@ -68,11 +95,16 @@ def test_blueprint_is_found_placed_and_runs(open_comfy, shots, vue):
     inputs = page.evaluate(WIRE)
     assert [name for name, is_widget in inputs if not is_widget] == ["model", "clip", "vae", "schedule"]
     assert len(inputs) == 11
+    comfy.load(comfy.documents()[0], name)  # a graph that was cleared has no id of its own
     comfy.server.post("/history", {"clear": True})
+    strip = comfy.strip_on("subgraph")
+    assert strip.locator(".hint").inner_text().startswith("After a run")
     comfy.run()
+    comfy.eventually(lambda: shows_run(strip))
+    page.screenshot(path=shots / f"{name}_2_strip.png")
     page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     comfy.settle()
-    page.screenshot(path=shots / f"{name}_2_ran.png")
+    page.screenshot(path=shots / f"{name}_3_ran.png")
     assert page.evaluate(SEED) != 3  # the next picture is another one, as with a new KSampler
     outputs = [output for entry in json.loads(comfy.server.get("/history")).values() for output in entry["outputs"].values()]
     [report] = [text for output in outputs for text in output.get("text", [])]
@@ -82,5 +114,22 @@ def test_blueprint_is_found_placed_and_runs(open_comfy, shots, vue):
     prompt = entry["prompt"][2]
     sampler = next(node for node in prompt.values() if node["class_type"] == "OTCachedSampler")
     assert (sampler["inputs"]["seed"], sampler["inputs"]["steps"]) == (3, 25)
-    assert not re.search("strip", json.dumps(prompt))
+    assert not re.search("strip", json.dumps(comfy.documents()))
+    page.reload()
+    comfy.wait()
+    strip = comfy.strip_on("subgraph")
+    comfy.eventually(lambda: shows_run(strip))
+    # What is put into the subgraph later is shown too, each under its title; the report that is there stays.
+    comfy.open_subgraph()
+    page.evaluate(ANOTHER)
+    comfy.open_root()
+    strip = comfy.strip_on("subgraph")
+    comfy.eventually(lambda: shows_run(strip))
+    assert page.evaluate(TITLES) == ["OT Cached Sampler", "Another"]
+    page.screenshot(path=shots / f"{name}_4_two.png")
+    comfy.open_subgraph()
+    page.evaluate("app.canvas.graph.remove(app.canvas.graph.nodes.find(node => node.title === 'Another'))")
+    comfy.open_root()
+    assert page.evaluate(TITLES) == [""]
+    comfy.eventually(lambda: shows_run(comfy.strip_on("subgraph")))
     assert comfy.complaints == []

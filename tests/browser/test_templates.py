@@ -31,14 +31,20 @@ def test_nodes_stand_apart_as_drawn(open_comfy, shots, vue):
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
-def test_the_first_template_opens_readable(open_comfy, shots, vue):
-    """On a page of 1400 x 900 the canvas draws text: it leaves it out below a zoom of 4/7."""
+@pytest.mark.parametrize("name, width, height, last", [
+    ("otcache_start", 1400, 900, "OTCompare"), ("otcache_wan2_2_t2v", 1920, 950, "SaveWEBM"),
+    ("otcache_calibrate", 1920, 950, "OTSaveSchedule"),
+])  # fmt: skip
+def test_templates_open_readable(open_comfy, shots, name, width, height, last, vue):
+    """The smallest, and the two that need the most room. The canvas leaves text out below a zoom of 4/7."""
     comfy = open_comfy(vue=vue)
-    comfy.page.goto(f"{comfy.server.url}/?template=otcache_start&source=otcache")  # as the template browser opens it
+    comfy.page.set_viewport_size({"width": width, "height": height})
+    comfy.page.goto(f"{comfy.server.url}/?template={name}&source=otcache")  # as the template browser opens it
     comfy.wait()
-    comfy.page.wait_for_function("app.canvas.graph.nodes.some(node => node.comfyClass === 'OTAutoCache')", timeout=90_000)
+    has_come = "last => app.canvas.graph.nodes.some(node => node.comfyClass === last)"
+    comfy.page.wait_for_function(has_come, arg=last, timeout=90_000)
     comfy.settle()
-    comfy.page.screenshot(path=shots / f"start_{'nodes2' if vue else 'classic'}.png")
+    comfy.page.screenshot(path=shots / f"opened_{name}_{'nodes2' if vue else 'classic'}.png")
     assert comfy.page.evaluate("app.canvas.ds.scale") >= 4 / 7
     assert comfy.complaints == []
 

@@ -85,6 +85,11 @@ def test_nodes_use_their_host_and_the_library_and_not_the_other_way_round(path):
         assert not re.search(r"^\s*from \.\.\.(?!otcache_core)", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT.parent / "web" / "js").rglob("*.*js")), ids=lambda path: path.name)
+def test_browser_modules_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=lambda path: path.name)
 def test_every_folder_says_what_it_is_for(folder):
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))

@@ -102,9 +102,9 @@ def test_inputs_are_left_alone(host):
 
 
 def test_figures_become_images(host):
-    plots = host.module("otcache_core.drawing.plots")
+    charts = host.module("otcache_core.drawing.charts")
     preset = host.module("otcache_core.schedules.presets").preset("lemica-flux1-dev-10")
-    image = host.module("nodes.pictures").figure_image(plots.schedule_strips([preset]))
+    image = host.module("nodes.pictures").figure_image(charts.schedule_strips([preset]))
     assert image.ndim == 4 and image.shape[0] == 1 and image.shape[-1] == 3 and image.dtype == torch.float32
     assert 0 <= image.min() < 0.5 < image.max() <= 1
     assert np.isclose(image[0, 0, 0].numpy(), 1).all()

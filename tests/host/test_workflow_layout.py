@@ -79,6 +79,7 @@ def spline(start, end, points=200):
 @pytest.mark.parametrize("name, width, height", [
     ("otcache_start", 1400, 900), ("otcache_demo", 1920, 950), ("otcache_flux_dev", 1920, 950),
     ("otcache_hunyuan_video", 1920, 950), ("otcache_qwen_image", 1920, 950), ("otcache_z_image", 1920, 950),
+    ("otcache_wan2_2_t2v", 1920, 950), ("otcache_calibrate", 1920, 950),
 ])  # fmt: skip
 def test_opens_at_a_zoom_one_can_read(name, width, height):
     """The frontend fits a template's nodes into three quarters of the page, and draws no text below a zoom of 4/7."""

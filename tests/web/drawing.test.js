@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { beforeAll, beforeEach, describe, expect, it } from "vitest"
-import { allNodes, locatorOf, nodeByPath, widgetFor } from "../../web/js/otcache/graph.mjs"
+import { allNodes, hostsOf, locatorOf, nodeByPath, widgetFor } from "../../web/js/otcache/graph.mjs"
 import { budgetRange, cellFrame, cells, errorPlot, short, sigmaCurve, timeBars } from "../../web/js/otcache/layout.mjs"
 import { BY_ERROR, BY_HAND, BY_SPEEDUP, expectedPsnr, NOT_CALIBRATED } from "../../web/js/otcache/schedule.mjs"
 import { budgetFoot, budgetLabel, factor, runLabels, wordsFor } from "../../web/js/otcache/words.mjs"
@@ -201,6 +201,13 @@ describe("graph", () => {
   it("names nodes as runs and as the frontend do", () => {
     expect([...allNodes(root)].map(([, path]) => path)).toEqual(["3", "3:2", "8"])
     expect([root.nodes[1], inner.nodes[0]].map((node) => locatorOf(node, root))).toEqual(["8", "inner:2"])
+  })
+
+  it("finds the subgraphs' nodes around a node, the outermost first", () => {
+    expect(hostsOf(root, "3:2")).toEqual([[root.nodes[0], "2"]])
+    expect([hostsOf(root, "8"), hostsOf(root, "8:1"), hostsOf(root, "9:9")]).toEqual([[], [], []])
+    const outer = { id: "outer", nodes: [{ id: "7", subgraph: root }], getNodeById: () => outer.nodes[0] }
+    expect(hostsOf(outer, "7:3:2")).toEqual([[outer.nodes[0], "3:2"], [root.nodes[0], "2"]])
   })
 })
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from otcache_core.__main__ import main
-from otcache_core.commands.show import describe, strip
+from otcache_core.commands.schedule_text import describe, strip
 from otcache_core.schedules.presets import preset, preset_names, shifted_sigmas
 from otcache_core.schedules.schedule import load_schedule, make_schedule
 

@@ -8,8 +8,8 @@ import pytest
 from page import check_page
 from PIL import Image
 
-from otcache_core.drawing.figures import png_bytes
 from otcache_core.drawing.html_page import Figure, Grid, Section, Table, render
+from otcache_core.drawing.style import png_bytes
 from otcache_core.errors import OTCacheError
 
 HOSTILE = "<script>alert(1)</script> \" onerror='x' & </style></table> \x00\x1b[31m \ud800 <img src=http://evil.example/x>"

@@ -13,8 +13,8 @@ from otcache_core.calibration.live import CUT, SIDE, Live, best_so_far, thumbnai
 from otcache_core.calibration.pipeline import Settings, prepare, reference_schedule
 from otcache_core.calibration.recording import observe
 from otcache_core.calibration.search import SearchState, Trial
-from otcache_core.drawing.figures import to_image
 from otcache_core.drawing.live_picture import BORDER, LINE, SIZE, live_figure
+from otcache_core.drawing.style import to_image
 from otcache_core.sampling.rollout import Counted, Rollouts
 
 CASES, SIGMAS = [1, 2, 3], linear_sigmas(20, 3.0)

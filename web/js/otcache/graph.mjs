@@ -9,6 +9,13 @@ export function nodeByPath(root, path) {
   return graph?.getNodeById(last) ?? undefined
 }
 
+/** The subgraphs' nodes around the node that an execution id names, the outermost first, each with the rest of the id. */
+export function hostsOf(root, path) {
+  const parts = String(path).split(":")
+  const hosts = parts.slice(0, -1).map((_, i) => [nodeByPath(root, parts.slice(0, i + 1).join(":")), parts.slice(i + 1).join(":")])
+  return hosts.filter(([host]) => host?.subgraph)
+}
+
 /** The key of a node's outputs in the frontend's store: "8" in the root graph, "<subgraph's id>:2" in a subgraph. */
 export function locatorOf(node, root) {
   return node.graph && node.graph !== root ? `${node.graph.id}:${node.id}` : String(node.id)

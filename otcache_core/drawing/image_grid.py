@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figures import DPI, MUTED, new_figure, styled
+from .style import DPI, MUTED, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

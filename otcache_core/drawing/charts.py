@@ -12,8 +12,8 @@ import numpy as np
 
 from ..schedules.schedule import Schedule, trajectory_time
 from ..schedules.transport import geodesic, quantile_function, wasserstein
-from .figures import COLOURS, DPI, INK, MARKERS, MUTED, PAPER, new_figure, styled, to_image, to_png
-from .pictures import BORDER, draw_grid, error_map, grid_size, side_by_side
+from .image_grid import BORDER, draw_grid, error_map, grid_size, side_by_side
+from .style import COLOURS, DPI, INK, MARKERS, MUTED, PAPER, new_figure, styled, to_image, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 from mixture import linear_sigmas
 
-from otcache_core.drawing.figures import COLOURS, PAPER, png_bytes
-from otcache_core.drawing.pictures import BORDER, TITLE, error_map, side_by_side
-from otcache_core.drawing.plots import (
+from otcache_core.drawing.charts import (
     NODE,
     error_against_budget,
     overview,
@@ -25,6 +23,8 @@ from otcache_core.drawing.plots import (
     to_png,
     warps,
 )
+from otcache_core.drawing.image_grid import BORDER, TITLE, error_map, side_by_side
+from otcache_core.drawing.style import COLOURS, PAPER, png_bytes
 from otcache_core.schedules.schedule import make_schedule, trajectory_time, uniform_steps
 from otcache_core.schedules.transport import quantile_function, steps_at_budget
 
@@ -173,7 +173,7 @@ def test_png_round_trip(tmp_path):
 
 
 def test_matplotlib_is_imported_late():
-    imports = "import sys, otcache_core.drawing.plots, otcache_core.drawing.html_page"
+    imports = "import sys, otcache_core.drawing.charts, otcache_core.drawing.html_page"
     code = f"{imports}; print('matplotlib' in sys.modules, 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False", "False"]
 

@@ -1,0 +1,29 @@
+// An element on a node.
+import { app } from "../../../../scripts/app.js"
+
+export const NAME = "otcache_strip"
+const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
+const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
+const WIDTH = 320 // of a fresh node: its lines of text fit
+
+/** Put an element on a node, in both ways that nodes are drawn; returns its widget. name: no other widget of the node has it. */
+export function addWidget(node, name, height, element) {
+  const widget = node.addDOMWidget(name, TYPE, element, {
+    serialize: false, // not in the prompt
+    hideOnZoom: false,
+    margin: MARGIN,
+    getMinHeight: () => height + 2 * MARGIN,
+    getMaxHeight: () => height + 2 * MARGIN,
+  })
+  widget.serialize = false // not in the workflow's values
+  const size = node.computeSize()
+  node.setSize([Math.max(node.size[0], size[0], WIDTH), Math.max(node.size[1], size[1])])
+  return widget
+}
+
+/** The wheel zooms over an element as elsewhere on a node. */
+export function letZoom(element) {
+  element.addEventListener("wheel", (event) => {
+    if (!globalThis.LiteGraph?.vueNodesMode) app.canvas.processMouseWheel?.(event)
+  })
+}
