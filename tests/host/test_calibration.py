@@ -10,7 +10,8 @@ import torch
 from sampling import Cached, core_cache, forwards, ksampler, make_schedule
 
 STEPS, CFG, SEED = 50, 7.5, 500
-SCENES = 1000  # the number of the demo model's random scenes
+SCENES, CASES = 1000, 2  # of the demo model's random scenes
+TRIALS = 20
 
 
 def calibrate(host, model, positive, negative, latent, vae, storage="", **inputs):
@@ -29,24 +30,31 @@ def calibrate(host, model, positive, negative, latent, vae, storage="", **inputs
 
 @pytest.fixture(scope="module")
 def scenes(host):
-    """Four random scenes of the demo model, as a batch of prompts."""
+    """Random scenes of the demo model, as a batch of prompts."""
     names = ("model", "positive", "negative", "vae", "latent")
-    return SimpleNamespace(**dict(zip(names, host.run("OTDemoModel", random_scenes=SCENES, batch_size=4), strict=True)))
+    return SimpleNamespace(**dict(zip(names, host.run("OTDemoModel", random_scenes=SCENES, batch_size=CASES), strict=True)))
 
 
 @pytest.fixture(scope="module")
 def done(host, scenes, tmp_path_factory):
-    """The calibration that the tests look at: four cases, all defaults."""
+    """The calibration that the tests look at: few cases and trials, else all defaults."""
     storage = str(tmp_path_factory.mktemp("search") / "a.db")
-    return calibrate(host, scenes.model, scenes.positive, scenes.negative, scenes.latent, scenes.vae, storage, seed=SEED)
+    given = (scenes.model, scenes.positive, scenes.negative, scenes.latent, scenes.vae, storage)
+    return calibrate(host, *given, seed=SEED, cases=CASES, trials=TRIALS)
+
+
+@pytest.fixture(scope="module")
+def swept():
+    """Runs of core's caches; see `sampling.core_cache`."""
+    return {}
 
 
 def test_nodes_make_the_schedules_of_the_library(host, done):
     """Same model, seeds and prompts; the library runs its own forward pass, which rounds differently."""
     demo = host.module("otcache_core.demo.generator")
     pipeline = host.module("otcache_core.calibration.pipeline")
-    cases = [demo.DemoCase(SEED + i, case.scene) for i, case in enumerate(demo.cases(4, SCENES))]
-    settings = pipeline.Settings(budgets=range(8, 16), model="demo")
+    cases = [demo.DemoCase(SEED + i, case.scene) for i, case in enumerate(demo.cases(CASES, SCENES))]
+    settings = pipeline.Settings(budgets=range(8, 16), trials=TRIALS, model="demo")
     found = pipeline.calibrate(demo.DemoGenerator(), cases, np.array(done.reference.sigmas), settings)
     assert done.reference.compute_steps == found.reference.compute_steps
     assert done.anchor.compute_steps == found.anchor.compute_steps
@@ -71,7 +79,7 @@ def test_what_the_nodes_say(done):
     assert (done.reference.sampler, done.reference.scheduler, done.anchor.scheduler) == ("euler", "simple", "simple")
     assert [s.budget for s in done.anchor.prepared] == list(range(8, 16))
     assert "Anchor: 8 of 50 evaluations" in done.summary and "full runs" in done.summary
-    assert len(done.calibration.observed.cases) == len(set(map(str, done.calibration.observed.cases))) == 4
+    assert len(done.calibration.observed.cases) == len(set(map(str, done.calibration.observed.cases))) == CASES
     spent = sum(done.calibration.observed.evaluations.values())
     assert STEPS < spent < 2.2 * STEPS and done.calibration.seconds > 0
     for plot in done.plots:
@@ -110,10 +118,10 @@ def psnr(vae, a, b):
 
 
 @pytest.mark.parametrize("budget", [8, 10, 15])
-def test_new_cases_are_8_db_nearer_than_lazycache_and_dpmpp_2m_at_equal_evaluations(host, done, scenes, budget):
-    """Eight scenes and seeds that the calibration has not seen; `benchmarks/quality.py` measures more."""
+def test_new_cases_are_8_db_nearer_than_lazycache_and_dpmpp_2m_at_equal_evaluations(host, done, swept, budget):
+    """Four scenes and seeds that the calibration has not seen; `benchmarks/quality.py` measures more."""
     names = ("model", "positive", "negative", "vae", "latent")
-    new = SimpleNamespace(**dict(zip(names, host.run("OTDemoModel", random_scenes=2000, batch_size=8), strict=True)))
+    new = SimpleNamespace(**dict(zip(names, host.run("OTDemoModel", random_scenes=2000, batch_size=4), strict=True)))
     options = {"cfg": CFG, "steps": STEPS, "seed": 77}
     full = ksampler(host, new, **options)
     schedule, _ = host.run("OTBudgetInterpolate", reference=done.reference, anchor=done.anchor, budget=budget)
@@ -121,7 +129,7 @@ def test_new_cases_are_8_db_nearer_than_lazycache_and_dpmpp_2m_at_equal_evaluati
     ours = psnr(new.vae, ksampler(host, new, cached.model, **options), full)
     assert cached.reports[0].evaluations == budget
     plain = psnr(new.vae, ksampler(host, new, **options | {"steps": budget, "sampler_name": "dpmpp_2m"}), full)
-    lazy = max(psnr(new.vae, samples, full) for _, samples in core_cache(host, new, "LazyCache", budget, options))
+    lazy = max(psnr(new.vae, samples, full) for _, samples in core_cache(host, new, "LazyCache", budget, options, seen=swept))
     print(f"{budget} evaluations: ours {ours:.1f}, dpmpp_2m {plain:.1f}, LazyCache {lazy:.1f} dB")
     assert ours >= max(plain, lazy) + 8, f"ours {ours:.1f}, dpmpp_2m {plain:.1f}, LazyCache {lazy:.1f} dB"
 
