@@ -63,7 +63,7 @@ host-tests: $(HOST_VENV)/installed
 	OMP_NUM_THREADS=1 COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/host -q -n 2 --dist loadfile
 
 browser-tests: $(HOST_VENV)/installed
-	COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/browser -q
+	OMP_NUM_THREADS=1 COMFYUI_PATH="$(HOST)" $(HOST_BIN)/python -m pytest tests/browser -q
 
 # Writes example_workflows/ and subgraphs/ anew; for after a node's inputs have changed.
 workflows:
