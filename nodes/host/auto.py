@@ -84,6 +84,8 @@ def with_auto_cache(
 
         def keep(statistics: Statistics) -> str:
             learned.remember(key, statistics)
+            if learn != WHEN_NEEDED:
+                return f"learn is {learn}: the next one is made in full, too"
             return f"the next one makes {target.evaluations(len(grid) - 1, statistics)} of {len(grid) - 1}"
 
         return Lesson(grid, layout, guider, sampler, origin, same, keep, rehearses, say, 0 if in_full else budget)

@@ -162,6 +162,7 @@ def test_this_run_too_adds_and_anew_forgets(host, demo, learnt):
     before = lessons(learnt)
     anew = Auto(host, demo.model, learn="anew")
     run(host, demo, anew)
+    assert anew.report.reason.endswith("; learn is anew: the next one is made in full, too")
     assert len(lessons(learnt)) == 1 and not set(before) & set(lessons(learnt))
     assert run(host, demo, Auto(host, demo.model))[1] == 6
 

@@ -163,6 +163,8 @@ describe("words", () => {
     const taught = "learnt from this run, with 18 evaluations more to rehearse; the next one makes 16 of 50"
     expect(runLabels(en, { ...full, reason: taught }).foot).toBe("learnt from this run: the next one makes 16 of 50")
     expect(runLabels(wordsFor("zh"), { ...full, reason: taught }).foot).toBe("已从这次运行学习：下一次为 50 步中计算 16 次")
+    const anew = "learnt from this run, with 5 evaluations more to rehearse; learn is anew: the next one is made in full, too"
+    expect(runLabels(en, { ...full, reason: anew }).foot).toBe("learnt from this run; learn is anew: the next one is made in full, too")
     const recorded = "learnt from this run; the next one makes 50 of 50"
     expect(runLabels(en, { ...full, reason: recorded }).foot).toBe("learnt from this run")
     expect(runLabels(en, run).foot).toBe("bars: time of each evaluation")

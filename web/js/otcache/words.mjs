@@ -157,7 +157,8 @@ export function budgetFoot(
 
 /** Why a run was computed in full; one that taught says so as nodes/host/lesson.py does. */
 function inFull(words, reason) {
-  const lesson = /^learnt from this run.*; the next one makes (\d+) of (\d+)$/.exec(reason)
+  const lesson = /^learnt from this run.*; (?:the next one makes (\d+) of (\d+)|(learn is .*))$/.exec(reason)
+  if (lesson?.[3]) return words.said(`learnt from this run; ${lesson[3]}`)
   return lesson ? words.learnt(Number(lesson[1]), Number(lesson[2])) : words.inFull(words.said(reason))
 }
 
