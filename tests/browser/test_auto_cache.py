@@ -9,6 +9,7 @@ from strips import MODES, RULES, cells
 from tools.make_locales import FILE
 
 # Nodes beside it, wired through the app's graph: dragging links is ComfyUI's own affair.
+RUN = {"steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple"}
 WIRE = """() => {
   const graph = app.canvas.graph, auto = nodeOf("OTAutoCache")
   const add = (type, x, y) => {
@@ -61,8 +62,7 @@ def test_from_an_empty_graph_to_skipped_steps(open_comfy, shots, vue):
     page.mouse.click(700, 450)
     comfy.eventually(lambda: not page.evaluate("nodeOf('OTAutoCache').flags.ghost"))
     page.evaluate(WIRE)
-    for widget, value in (("steps", 20), ("cfg", 4.0), ("sampler_name", "euler"), ("scheduler", "simple")):
-        comfy.set(widget, value, "KSampler")
+    comfy.set_all({"KSampler": RUN})
     # Other tests of this server may have taught the demo model; this workflow begins anew.
     comfy.set("learn", "anew", "OTAutoCache")
     strip = comfy.strip_on("OTAutoCache")
@@ -106,9 +106,7 @@ def test_chinese_progress_and_reports(open_comfy, shots, vue):
       look()
     }""")
     page.evaluate(WIRE)
-    for widget, value in (("steps", 20), ("cfg", 4.0), ("sampler_name", "euler"), ("scheduler", "simple"), ("seed", 7 + vue)):
-        comfy.set(widget, value, "KSampler")
-    comfy.set("learn", "anew", "OTAutoCache")
+    comfy.set_all({"KSampler": RUN | {"seed": 7 + vue}, "OTAutoCache": {"learn": "anew"}})
     comfy.run()
     strip = comfy.strip_on("OTAutoCache")
     taught = "已从这次运行学习\uff1b学习设为重新学\uff1a下一次也完整计算"

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from strips import HASTEN, INPUTS, MODES, NODE, QUICK, SAMPLER, TO_SUBGRAPH, cells, demo, shows
+from strips import INPUTS, MODES, NODE, QUICK, SAMPLER, TO_SUBGRAPH, cells, demo, shows
 
 
 @MODES
@@ -12,7 +12,7 @@ def test_strip_follows_the_slider_and_shows_what_ran(open_comfy, shots, vue):
     comfy = open_comfy(vue=vue)
     comfy.server.post("/history", {"clear": True})
     comfy.open_template("otcache_demo")
-    comfy.page.evaluate(HASTEN, QUICK)
+    comfy.set_all(QUICK)
     strip, name = comfy.strip_on(NODE), "nodes2" if vue else "classic"
     assert strip.is_visible() and strip.inner_text().startswith("Run once")
     comfy.page.screenshot(path=shots / f"{name}_1_before.png")

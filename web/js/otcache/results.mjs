@@ -79,9 +79,9 @@ export async function restore() {
     if (root !== rootGraph()) return // another workflow was opened meanwhile
     if (!isSamePrompt(entry.prompt[2], output, free)) continue
     for (const [node, path] of missing()) {
-      const output = entry.outputs?.[path] ?? { otcache: [reports.find(id, path)] }
-      if (!strips.get(node).data) take(node, output)
-      takeOutside(path, output)
+      const sent = entry.outputs?.[path] ?? { otcache: [reports.find(id, path)] }
+      if (!strips.get(node).data) take(node, sent)
+      takeOutside(path, sent)
     }
   }
 }
