@@ -26,7 +26,8 @@ def test_strip_follows_the_slider_and_shows_what_ran(open_comfy, shots, vue):
     assert strip.locator(".plot path.ring").get_attribute("d")
     comfy.page.screenshot(path=shots / f"{name}_2_after.png")
     report = comfy.strip_on(SAMPLER)
-    assert re.fullmatch(r"10 of 50 evaluations, 5x ideal, [\d.]+x( ± [\d.]+)? measured", report.locator(".label").inner_text())
+    assert report.locator(".label").inner_text() == "10 of 50 evaluations, 5x ideal"
+    assert re.fullmatch(r"[\d.]+x( ± [\d.]+)? measured", report.locator(".foot").inner_text())
     assert (cells(report, "run"), cells(report, "skip")) == (10, 40)
     comfy.page.screenshot(path=shots / f"{name}_3_report.png")
 
@@ -144,7 +145,7 @@ def test_apply_cache_shows_the_run_of_another_nodes_sampler(open_comfy, shots):
     comfy.run()
     strip = comfy.strip_on("OTApplyCache")
     said = comfy.eventually(lambda: strip.locator(".label").inner_text())
-    assert re.fullmatch(r"10 of 50 evaluations, 5x ideal, [\d.]+x( ± [\d.]+)? measured", said)
+    assert said == "10 of 50 evaluations, 5x ideal"
     comfy.page.screenshot(path=shots / "apply_cache.png")
     comfy.page.reload()
     comfy.wait()

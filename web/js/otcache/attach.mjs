@@ -10,7 +10,7 @@ import { addWidget, letZoom, NAME } from "./widget.mjs"
 import { wordsFor } from "./words.mjs"
 
 const EDITABLE = ["OTBudgetInterpolate", "OTAutoCache"]
-const NOTES = { OTSaveSchedule: ["saved", "firstSaved", 4], OTCompare: ["compared", "firstCompared", 6] } // kind, hint, lines
+const NOTES = { OTSaveSchedule: ["saved", "firstSaved", 4], OTCompare: ["compared", "firstCompared", 7] } // kind, hint, lines
 const FIRST_MAX = 100 // of the slider, until the number of steps is known
 
 /** Put on a fresh node of ours what belongs there, if anything does. */

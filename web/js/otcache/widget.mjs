@@ -4,7 +4,7 @@ import { app } from "../../../../scripts/app.js"
 export const NAME = "otcache_strip"
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
-const WIDTH = 320 // of a fresh node: its lines of text fit
+const WIDTH = 380 // of a fresh node: its lines of text fit
 
 /** Put an element on a node, in both ways that nodes are drawn; returns its widget. name: no other widget of the node has it. */
 export function addWidget(node, name, height, element) {
