@@ -5,6 +5,7 @@ import { widgetFor } from "./graph.mjs"
 import { after, noteForUndo, rootGraph, strips } from "./page.mjs"
 import { BY_HAND } from "./schedule.mjs"
 import { greyTargets, refresh, showTargets } from "./targets.mjs"
+import { leastHeight } from "./widget.mjs"
 
 const RULES = ["start_percent", "end_percent", "max_skips", "forced"] // widgets of both that are editable
 const ASKED = ["budget", "choose", "target_error", "target_speedup", ...RULES] // widgets of OT Budget Interpolate
@@ -47,10 +48,10 @@ export function followWidgets(node, strip) {
 
 /** Show those widgets that count as `choose` stands. resize: let the node become so much higher or lower. */
 function fitTargets(node, resize = false) {
-  const before = node.computeSize()[1]
+  const before = leastHeight(node)
   const [choose, slider] = ["choose", "budget"].map((name) => widgetFor(node, name, rootGraph()))
   showTargets(node, choose?.value, slider)
-  const needed = node.computeSize()[1]
+  const needed = leastHeight(node)
   const height = node.size[1] + (resize ? needed - before : 0)
   node.setSize([node.size[0], Math.max(height, needed)])
 }

@@ -16,9 +16,14 @@ export function addWidget(node, name, height, element) {
     getMaxHeight: () => height + 2 * MARGIN,
   })
   widget.serialize = false // not in the workflow's values
-  const size = node.computeSize()
-  node.setSize([Math.max(node.size[0], size[0], WIDTH), Math.max(node.size[1], size[1])])
+  const [width] = node.computeSize()
+  node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], leastHeight(node))])
   return widget
+}
+
+/** What a node needs; 0 in Nodes 2.0, which fits it to what it shows itself and leaves out advanced inputs. */
+export function leastHeight(node) {
+  return globalThis.LiteGraph?.vueNodesMode ? 0 : node.computeSize()[1]
 }
 
 /** The wheel zooms over an element as elsewhere on a node. */
