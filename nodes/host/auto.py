@@ -78,9 +78,11 @@ def with_auto_cache(
         if learn == WHEN_NEEDED and in_full and (taught or target.choose != BY_ERROR):
 
             def every_step():
-                if target.choose != BY_ERROR:
-                    raise OTCacheError("every step was asked for")
-                raise OTCacheError(f"no fewer evaluations are known to keep the error within {target.error:g}")
+                if target.choose == BY_ERROR:
+                    raise OTCacheError(f"no fewer evaluations are known to keep the error within {target.error:g}")
+                if len(grid) - 1 <= FEWEST:
+                    raise OTCacheError(f"{len(grid) - 1} steps leave nothing to skip")
+                raise OTCacheError("every step was asked for")
 
             return HostRun(every_step, grid, guider, sampler)
 
