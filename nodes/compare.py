@@ -55,8 +55,13 @@ class OTCompare(io.ComfyNode):
         cached, full = colours(cached, "cached"), colours(full, "full")
         if cached.shape != full.shape:
             raise OTCacheError(f"cached is {_size(cached)} and full is {_size(full)}; compare pictures of one size and number.")
-        told = differing(cls.hidden.prompt, cls.hidden.unique_id, "cached", "full") if cls.hidden else []
-        text = "\n".join([*told, describe(cached, full, lpips, download)])
+        seeds, settings = differing(cls.hidden.prompt, cls.hidden.unique_id, "cached", "full") if cls.hidden else ("", "")
+        if torch.equal(cached, full):
+            numbers = "equal to the last bit"
+        else:
+            numbers = describe(cached, full, lpips, download)
+            numbers = numbers if seeds else f"{judged(cached, full)}\n{numbers}"
+        text = "\n".join(filter(None, [seeds, settings, numbers]))
         maps = [error_map(a.numpy(), b.numpy(), full_scale) for a, b in zip(cached, full, strict=True)]
         difference = torch.from_numpy(np.stack(maps))
         gap = torch.ones(*cached.shape[:2], GUTTER, 3)
@@ -66,12 +71,14 @@ class OTCompare(io.ComfyNode):
         return io.NodeOutput(text, difference, beside, ui=shown | {"otcache": [{"kind": "compared", "text": text}]})
 
 
+def judged(cached: torch.Tensor, full: torch.Tensor) -> str:
+    """How near the worst of the pictures is, in words; [n, H, W, 3] both."""
+    least = min(metrics.psnr(*(x[k : k + 1].movedim(-1, 1) for x in (cached, full)))[0] for k in range(len(cached)))
+    return next(words for db, words in APART.items() if least >= db)
+
+
 def describe(cached: torch.Tensor, full: torch.Tensor, lpips: bool = False, download: bool = False) -> str:
-    """What the numbers mean, then one line a metric; [n, H, W, 3] both. A metric that cannot be computed says why and how to
-    mend it.
-    """
-    if torch.equal(cached, full):
-        return "equal to the last bit"
+    """One line a metric; [n, H, W, 3] both. A metric that cannot be computed says why and how to mend it."""
     rows: list[tuple[str, metrics.Metric, Callable, str]] = [
         ("PSNR", metrics.psnr, min, "{:.2f} dB"),
         ("RMSE", metrics.rmse, max, "{:.5f}"),
@@ -86,8 +93,7 @@ def describe(cached: torch.Tensor, full: torch.Tensor, lpips: bool = False, down
 
         rows.append(("LPIPS", measure, max, "{:.4f}"))
     lines = [f"{name}: {_measured(metric, worst, form, cached, full)}" for name, metric, worst, form in rows]
-    least = min(metrics.psnr(*(x[k : k + 1].movedim(-1, 1) for x in (cached, full)))[0] for k in range(len(cached)))
-    return "\n".join([next(words for db, words in APART.items() if least >= db), *lines])
+    return "\n".join(lines)
 
 
 def _measured(metric: metrics.Metric, worst: Callable, form: str, cached: torch.Tensor, full: torch.Tensor) -> str:

@@ -4,22 +4,21 @@ SEEDS = ("seed", "noise_seed")
 SETTINGS = ("steps", "cfg", "sampler_name", "scheduler", "denoise")
 
 
-def differing(prompt: dict | None, node: str | None, first: str, second: str) -> list[str]:
-    """In which seeds and settings the pictures at the inputs `first` and `second` of `node` differ, a sentence each.
+def differing(prompt: dict | None, node: str | None, first: str, second: str) -> tuple[str, str]:
+    """In which seeds, and in which settings, the pictures at the inputs `first` and `second` of `node` differ, or "".
 
     prompt: node id -> {"inputs": {name: value or [node id, output]}}; None where nobody knows it. All nodes that an input
     depends on are looked at, so that what both share tells nothing.
     """
     inputs = (prompt or {}).get(node, {}).get("inputs", {})
     a, b = (_made_with(prompt, inputs.get(name)) for name in (first, second))
-    told = []
     seeds, others = (a.pop("seed", set()), b.pop("seed", set())), sorted(a.keys() | b.keys())
-    if all(seeds) and not seeds[0] & seeds[1]:
-        told.append(f"Two different pictures, whatever the cache does: {_values('seed', *seeds)}.")
+    apart = all(seeds) and not seeds[0] & seeds[1]
     settings = [_values(name, a[name], b[name]) for name in others if name in a and name in b and a[name] != b[name]]
-    if settings:
-        told.append(f"Made with other settings: {'; '.join(settings)}.")
-    return told
+    return (
+        f"Two different pictures, whatever the cache does: {_values('seed', *seeds)}." if apart else "",
+        f"Made with other settings: {'; '.join(settings)}." if settings else "",
+    )
 
 
 def _made_with(prompt: dict, link) -> dict[str, set[str]]:

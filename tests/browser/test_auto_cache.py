@@ -70,7 +70,7 @@ def test_from_an_empty_graph_to_skipped_steps(open_comfy, shots, vue):
 
     comfy.run()
     strip = comfy.strip_on("OTAutoCache")
-    comfy.eventually(lambda: strip.locator(".label").inner_text() == "20 of 20 evaluations, nothing is skipped")
+    comfy.eventually(lambda: strip.locator(".label").inner_text() == "20 of 20 evaluations, in full")
     assert strip.locator(".foot").inner_text() == "learnt from this run; learn is anew: the next one is made in full, too"
     assert (cells(strip, "run"), cells(strip, "skip")) == (20, 0)
     page.screenshot(path=shots / f"{name}_2_learnt.png")

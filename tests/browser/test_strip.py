@@ -40,7 +40,7 @@ def test_strip_follows_the_slider_and_shows_what_ran(open_comfy, shots, vue):
     comfy.page.screenshot(path=shots / f"{name}_4_dragged.png")
     comfy.drag_budget(1.0)  # the slider ends where the steps do
     assert comfy.budget() == 50
-    assert strip.locator(".label").inner_text() == "50 of 50 evaluations, nothing is skipped"
+    assert strip.locator(".label").inner_text() == "50 of 50 evaluations, in full"
 
     strip.focus()
     seen = []

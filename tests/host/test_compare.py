@@ -62,17 +62,17 @@ def prompt(cached, full, seeds=("noise", "noise")):
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (prompt({"steps": 20}, {"steps": 20}), []),
-        (prompt({"steps": 20}, {"steps": 20}, ("noise", 5)), []),
-        (prompt({"steps": 20}, {}), []),
+        (prompt({"steps": 20}, {"steps": 20}), ("", "")),
+        (prompt({"steps": 20}, {"steps": 20}, ("noise", 5)), ("", "")),
+        (prompt({"steps": 20}, {}), ("", "")),
         (prompt({"steps": 20, "cfg": 4.0}, {"steps": 50, "cfg": 4.5}),
-         ["Made with other settings: cfg 4.0 against 4.5; steps 20 against 50."]),
-        (prompt({"steps": 20, "start": 7}, {"steps": 20}, (5, 6)), []),  # both depend on node 1's seed as well
+         ("", "Made with other settings: cfg 4.0 against 4.5; steps 20 against 50.")),
+        (prompt({"steps": 20, "start": 7}, {"steps": 20}, (5, 6)), ("", "")),  # both depend on node 1's seed as well
         ({"1": {"inputs": {"seed": 1}}, "2": {"inputs": {"seed": 2}}, "9": {"inputs": {"cached": ["1", 0], "full": ["2", 0]}}},
-         ["Two different pictures, whatever the cache does: seed 1 against 2."]),
-        ({"1": {"inputs": {"seed": 1}}, "9": {"inputs": {"cached": ["1", 0]}}}, []),
-        ({}, []),
-        (None, []),
+         ("Two different pictures, whatever the cache does: seed 1 against 2.", "")),
+        ({"1": {"inputs": {"seed": 1}}, "9": {"inputs": {"cached": ["1", 0]}}}, ("", "")),
+        ({}, ("", "")),
+        (None, ("", "")),
     ],
 )  # fmt: skip
 def test_other_seeds_and_settings_are_told(host, made, told):

@@ -110,7 +110,7 @@ describe("words", () => {
 
   it("says what a budget means, and who chose it", () => {
     expect(budgetLabel(en, 11, 50, BY_HAND)).toBe("11 of 50 evaluations, up to 4.5x")
-    expect(budgetLabel(en, 50, 50, BY_HAND)).toBe("50 of 50 evaluations, nothing is skipped")
+    expect(budgetLabel(en, 50, 50, BY_HAND)).toBe("50 of 50 evaluations, in full")
     expect(budgetLabel(en, 11, 50, BY_ERROR)).toBe("auto: 11 of 50 evaluations, up to 4.5x")
     expect(budgetLabel(en, 12, 50, BY_SPEEDUP)).toBe("auto: 12 of 50 evaluations, up to 4.2x")
     expect([5, 4.55, 12.5].map(factor)).toEqual(["5", "4.5", "12.5"])
@@ -159,10 +159,10 @@ describe("words", () => {
     expect(runLabels(en, { ...run, spread: 0.21 }).foot).toBe("4.6x ± 0.2 measured")
     expect(runLabels(en, { ...run, spread: 0.01 }).foot).toBe("4.6x measured")
     expect(runLabels(wordsFor("zh"), { ...run, spread: 0.21 }).foot).toBe("实测 4.6 ± 0.2 倍")
-    expect(runLabels(en, { ...run, hint: "save more" }).foot).toBe("4.6x measured, save more")
+    expect(runLabels(en, { ...run, hint: "save more" }).foot).toBe("save more, 4.6x measured")
     const full = { ...run, evaluations: 50, ideal: 1, measured: null, reason: "this sampler chooses its own noise levels" }
     expect(runLabels(en, full)).toEqual({
-      head: "50 of 50 evaluations, nothing is skipped", foot: "computed in full: this sampler chooses its own noise levels",
+      head: "50 of 50 evaluations, in full", foot: "computed in full: this sampler chooses its own noise levels",
     })
     const taught = "learnt from this run, with 18 evaluations more to rehearse; the next one makes 16 of 50"
     expect(runLabels(en, { ...full, reason: taught }).foot).toBe("learnt from this run: the next one makes 16 of 50")

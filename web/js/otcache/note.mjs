@@ -22,7 +22,7 @@ export class Note {
   /** Take what a node sent; earlier: as in a Strip. */
   take(data, earlier = "") {
     this.data = data
-    this.element.textContent = [earlier && this.words.earlier(earlier), noteText(this.words, data)].filter(Boolean).join("\n")
+    this.element.textContent = [earlier && this.words.earlier(earlier), noteText(this.words, data, Boolean(earlier))].filter(Boolean).join("\n")
     this.element.classList.toggle("earlier", Boolean(earlier))
   }
 }

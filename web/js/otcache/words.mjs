@@ -11,7 +11,7 @@ const en = {
   upTo: (x) => `up to ${x}x`,
   ideal: (x) => `${x}x ideal`,
   measured: (x, spread) => `${x}x${spread} measured`,
-  nothing: "nothing is skipped",
+  nothing: "in full",
   legend: { run: "model runs", skip: "predicted", bars: "time" },
   earlier: (time) => `earlier run, ${time}`,
   measuredError: (e, metric) => `error ${e} (${metric}, measured in calibration)`,
@@ -65,7 +65,7 @@ const zh = {
   upTo: (x) => `最多快 ${x} 倍`,
   ideal: (x) => `理想 ${x} 倍`,
   measured: (x, spread) => `实测 ${x}${spread} 倍`,
-  nothing: "没有跳过任何步",
+  nothing: "完整计算",
   legend: { run: "运行模型", skip: "预测", bars: "用时" },
   earlier: (time) => `之前的运行，${time}`,
   measuredError: (e, metric) => `误差 ${e}（${metric}，校准时测得）`,
@@ -176,10 +176,10 @@ export function runLabels(words, run) {
   if (run.evaluations === run.computed.length) head.push(words.nothing)
   else head.push(words.ideal(factor(run.ideal)))
   const notes = []
+  if (run.hint) notes.push(words.said(run.hint)) // first of all: it says what to do
   if (run.measured) notes.push(words.measured(factor(run.measured), spreadOf(run)))
   if (run.reason) notes.push(inFull(words, run.reason))
   if (run.note) notes.push(words.said(run.note))
-  if (run.hint) notes.push(words.said(run.hint))
   if (run.warning) notes.push(words.warning(words.said(run.warning)))
   if (run.level_reason) notes.push(words.noBlocks(words.said(run.level_reason)))
   if (run.extra) notes.push(words.extra(run.extra))
@@ -192,9 +192,9 @@ export function scheduleFoot(words, { budgets, source, ...made }) {
   return [words.made(made), budgets && words.carries(budgets), source && words.said(source)].filter(Boolean).join("\n")
 }
 
-/** The lines of a note. data: what OT Save Schedule or OT Compare sent. */
-export function noteText(words, data) {
-  if (data.kind === "compared") return `${words.said(data.text)}\n${words.beside}`
+/** The lines of a note. data: what OT Save Schedule or OT Compare sent; isEarlier: in another run, whose pictures are not here. */
+export function noteText(words, data, isEarlier = false) {
+  if (data.kind === "compared") return [words.said(data.text), isEarlier ? "" : words.beside].filter(Boolean).join("\n")
   const { path, steps, budget, budgets, model } = data
   return [words.saved(path), words.evaluations(budget, steps), budgets && words.carries(budgets), words.made({ model })]
     .filter(Boolean).join("\n")
