@@ -24,7 +24,7 @@ Evaluate = Callable[[Tensor, float], Tensor]
 
 TEA_DEGREE = 4
 FORCED = 3  # DPCache's first steps, all computed
-SPANS = (2, 3, 4, 6, 8, 12, 16, 24)  # LeMiCa's segments that are measured; others lie between these
+SPANS = (2, 4, 8, 16, 24)  # LeMiCa's segments that are measured; others lie between these
 HOT, COLD, ANNEALED = 0.05, 1e-5, 200  # BudCache's temperatures and moves
 ROUNDS, NEAR, JUMPS = 20, 3, 2  # of its hill climbing
 

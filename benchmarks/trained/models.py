@@ -65,6 +65,7 @@ def build(kind: str):
     settings.latent_format = DrawnLatent()
     settings.latent_format.latent_dimensions = len(chosen.latent) - 1
     settings.set_inference_dtype(torch.float32, None)
+    settings.inpaint_model = lambda: False  # which ComfyUI takes a U-Net of more than four channels for
     return settings.get_model({}, "", device=torch.device("cpu"))
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks.booted import find_comfyui, say
 from otcache_core.demo.train import atomically, sample_sigmas
 
-COUNTS, BATCHES, STEPS = {"unet": 12288, "video": 4096}, {"unet": 32, "video": 16}, {"unet": 2400, "video": 2600}
+COUNTS, BATCHES, STEPS = {"unet": 12288, "video": 4096}, {"unet": 32, "video": 16}, {"unet": 2400, "video": 2000}
 PEAK_RATE, WARM_UP, AVERAGE, DROP = 1.5e-3, 100, 0.997, 0.1
 SAVE_EVERY = 120.0  # seconds
 
