@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from booted import REPOSITORY, boot_host, say
@@ -44,8 +45,9 @@ def main() -> int:
 
         old = read_csv(path) if path.exists() else []
         for setting in () if arguments.only_tables else chosen(arguments):
-            records += measure(host, setting, arguments)
-            write_csv(path, merged(old, records))
+            for found in measured_budgets(host, setting, arguments):
+                records += found
+                write_csv(path, merged(old, records))
         if not arguments.only_tables:
             say(f"\n{time.perf_counter() - begin:.0f} s")
         records = merged(old, records)
@@ -63,23 +65,23 @@ def chosen(arguments: argparse.Namespace) -> list:
     return [each for each in SETTINGS if each.model in arguments.models and each.difficulty in arguments.difficulties]
 
 
-def measure(host, setting, arguments: argparse.Namespace) -> list[dict]:
-    """The records of one setting, each said as soon as it is known."""
+def measured_budgets(host, setting, arguments: argparse.Namespace) -> Iterator[list[dict]]:
+    """The records of one setting, budget by budget, each said as soon as it is known."""
     from proof_rows import Proof
     from proof_tables import record_of
 
     proof = Proof(host, setting, arguments.held_out, arguments.learners, arguments.calibration, arguments.calls)
     say(f"\n{setting.name}: {setting.text}; {arguments.held_out} scenes, {proof.full_seconds:.1f} s in full")
     say(f"  {'':32} evaluations  PSNR mean   median    worst     SSIM  perceptual  flicker  seconds")
-    records = []
     for budget in arguments.budgets:
         say(f"  B = {budget}")
+        records = []
         for row in proof.rows(budget, tuple(arguments.families)):
             records.append(record_of(row))
             numbers = f"{row.mean('psnr'):10.2f} {row.median('psnr'):8.2f} {row.worst('psnr'):8.2f} {row.mean('ssim'):8.4f}"
             say(f"    {row.method:30} {row.evaluations:11} {numbers} {row.mean('perceptual'):11.4f} "
                 f"{row.mean('flicker'):8.4f} {row.seconds:8.2f}")  # fmt: skip
-    return records
+        yield records
 
 
 def write_tables(out: Path, records: list[dict]) -> None:

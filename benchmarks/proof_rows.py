@@ -121,7 +121,7 @@ class Proof:
                 low, high, chosen = (middle, high, middle) if made >= budget else (low, middle, chosen)
             if chosen is not None:
                 found.append(self._core_run(self.new, node, start, chosen))
-        if not found or min(found)[0] == STEPS > budget:
+        if not found or min(made for made, _, _ in found) == STEPS > budget:
             return None
         return max(found, key=lambda made: self.measure(made[2])["psnr"].mean())
 

@@ -91,10 +91,15 @@ def table(records: Sequence[dict], setting: str, column: str = "psnr mean", digi
 
 
 def first(methods: dict[str, dict[int, dict]], budget: int, column: str, families: Sequence[str] = ()) -> tuple[str, float]:
-    """The method of `families` (of all) that is best in `column` at `budget`, and its value; PSNR and SSIM: the largest."""
+    """The method of `families` (of all) that is best in `column` at `budget`, and its value ("none" and nan without one).
+
+    Of PSNR and SSIM the largest is the best. Methods that made more evaluations than the budget do not count.
+    """
     sign = 1 if column.split()[0] in ("psnr", "ssim") else -1
     found = {name: line[budget] for name, line in methods.items() if budget in line and line[budget]["evaluations"] <= budget}
     found = {name: each for name, each in found.items() if not families or each["family"] in families}
+    if not found:
+        return "none", float("nan")
     name = max(found, key=lambda name: sign * np.nan_to_num(found[name][column], nan=-np.inf * sign))
     return name, found[name][column]
 
@@ -105,7 +110,7 @@ def standing(records: Sequence[dict], setting: str, method: str, column: str = "
     for budget in sorted(methods.get(method, {})):
         name, value = first(methods, budget, column, ("core", "plain", "peer"))
         apart = methods[method][budget][column] - value
-        lines.append(f"  B = {budget:2}: {apart:+6.2f} to {name} ({value:.2f}){'' if apart > 0 else '  NOT FIRST'}")
+        lines.append(f"  B = {budget:2}: {apart:+6.2f} to {name} ({value:.2f}){'  NOT FIRST' if apart <= 0 else ''}")
     return "\n".join(lines)
 
 
@@ -149,6 +154,8 @@ def draw(axes, methods: dict[str, dict[int, dict]], title: str) -> None:
         axes.plot(*zip(*line, strict=True), color=colour, linewidth=width if dashes == "-" else 1.4, linestyle=dashes,
                   marker="o" if ours and dashes == "-" else "", markersize=4, zorder=4 if ours else 3)  # fmt: skip
     name, _ = first(methods, budgets[len(budgets) // 2], "psnr mean", ("core", "plain", "peer"))
+    if name not in methods:
+        return
     middle = methods[name][budgets[len(budgets) // 2]]
     axes.annotate(f"best other: {name}", (middle["evaluations"], middle["rmse mean"]), (0.97, 0.97), va="top", ha="right",
                   textcoords="axes fraction", fontsize=7, color=MUTED,

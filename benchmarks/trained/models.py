@@ -1,6 +1,7 @@
 """The trained models as ComfyUI's own classes: SD 1.5's U-Net, and Wan 2.1's transformer for video.
 
-Both work on latents of the embedded model's linear autoencoder, of drawings of 48 x 48 pixels. ComfyUI must be importable.
+Both work on latents of the embedded model's linear autoencoder: of drawings of 48 x 48 pixels, and of clips of four frames of
+32 x 32. ComfyUI must be importable.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import comfy.supported_models
 import torch
 from safetensors.torch import load_file
 
-SIDE, FRAMES, CHANNELS, BLOCK = 48, 5, 16, 4
+CHANNELS, BLOCK = 16, 4
 FOLDER = Path(__file__).parent / "weights"
 TOKEN_DIM = 64
 
@@ -27,6 +28,11 @@ class Trained:
     latent: tuple[int, ...]
     head: str
 
+    @property
+    def side(self) -> int:
+        """Pixels of a picture's side."""
+        return self.latent[-1] * BLOCK
+
 
 MODELS = {
     "unet": Trained(
@@ -36,14 +42,14 @@ MODELS = {
          "transformer_depth_output": [0, 0, 1, 1], "transformer_depth_middle": 1, "context_dim": TOKEN_DIM,
          "use_spatial_transformer": True, "use_linear_in_transformer": False, "adm_in_channels": None,
          "use_temporal_attention": False, "legacy": False, "num_heads": 4, "num_head_channels": -1},
-        (CHANNELS, SIDE // BLOCK, SIDE // BLOCK),
+        (CHANNELS, 12, 12),
         "out.2",
     ),
     "video": Trained(
         "WAN21_T2V",
         {"image_model": "wan2.1", "model_type": "t2v", "dim": 128, "ffn_dim": 512, "freq_dim": 256, "text_dim": TOKEN_DIM,
-         "num_heads": 2, "num_layers": 5, "in_dim": CHANNELS, "out_dim": CHANNELS, "text_len": 32},
-        (CHANNELS, FRAMES, SIDE // BLOCK, SIDE // BLOCK),
+         "num_heads": 2, "num_layers": 4, "in_dim": CHANNELS, "out_dim": CHANNELS, "text_len": 32},
+        (CHANNELS, 4, 8, 8),
         "head.head",
     ),
 }  # fmt: skip

@@ -90,6 +90,7 @@ def test_tables_say_who_is_first_and_who_made_more_evaluations(tmp_path):
     assert first(of_setting(records, "flux, normal"), 8, "rmse worst")[0] == "plain b"
     said = standing(records, "flux, normal", "ours").splitlines()
     assert said[0].endswith("-5.00 to peer a (40.00)  NOT FIRST") and "+21.00 to plain b" in said[1]
+    assert first(of_setting(records, "flux, normal"), 10, "psnr mean", ["core"])[0] == "none"
     write_csv(tmp_path / "a.csv", records)
     assert [each["psnr worst"] for each in read_csv(tmp_path / "a.csv")] == [each["psnr worst"] for each in records]
     newer = rows({"ours": [50, 50]}, 8)
