@@ -66,8 +66,11 @@ def record_cases(
     if together:
         divide(log, [["record", number] for number in range(1, len(cases) + 1)], work)
     for number in range(1, len(cases) + 1):
-        run = _made_by_some(path_of(number), log.get(["record", number])) if together else None
-        spool.append(run or run_of(number))
+        if together:  # what lies there instead is not to be trusted, and not ours to replace
+            run = _made_by_some(path_of(number), log.get(["record", number])) or record(generator, cases[number - 1], sigmas)
+        else:
+            run = run_of(number)
+        spool.append(run)
         if progress and number > told:
             progress("record", number, len(cases), "")
     return spool

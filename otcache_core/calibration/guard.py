@@ -103,7 +103,8 @@ def guard(
 
     for number, budget in enumerate(budgets, 1):
         here, share = found[budget], RISING * number / len(budgets)
-        scorer.ahead = [steps for later in budgets[number : number + AHEAD] for steps in first(later)]
+        if scorer.log.shared:
+            scorer.ahead = [steps for later in budgets[number : number + AHEAD] for steps in first(later)]
         here.consider(scorer, first(budget), remaining(share))
         if budget - 1 in found:
             inserted = cheapest(costs, with_one_more(found[budget - 1].best.steps, len(costs)))
@@ -115,8 +116,8 @@ def guard(
             progress(number, 2 * len(budgets), budget, here)
     for number, budget in enumerate(reversed(budgets), 1 + len(budgets)):
         here = found[budget]
-        # Mostly the larger budget keeps what it has, so that this can be known before.
-        scorer.ahead = [steps for later in budgets if budget - AHEAD <= later < budget for steps in removed(later)][::-1]
+        if scorer.log.shared:  # mostly the larger budget keeps what it has, so that this can be known before
+            scorer.ahead = [steps for later in budgets if budget - AHEAD <= later < budget for steps in removed(later)][::-1]
         if dropped := removed(budget):
             here.consider(scorer, dict.fromkeys(dropped, f"B = {budget + 1}, one step less"), remaining(1.0))
         if progress:
