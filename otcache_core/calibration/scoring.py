@@ -120,6 +120,7 @@ class Scorer:
     def _measure(self, keys: list) -> None:
         """Measure candidates on groups, [steps, number] each: all are sampled before any is decoded."""
         waiting, held = [], 0
+        lost = NotFiniteError if self.log.shared else OTCacheError  # others need not share a full disk
 
         def decode() -> None:
             while waiting:
@@ -128,7 +129,7 @@ class Scorer:
         for steps, number in keys:
             try:
                 latents, rows = self._sampled(steps, number)
-            except NotFiniteError as error:  # raised when it is asked for
+            except lost as error:  # raised when it is asked for
                 self.log.failed([steps, number], error)
                 continue
             self._rows.setdefault(steps, tuple(map(tuple, rows)))
