@@ -208,3 +208,17 @@ def test_a_package_that_is_missing_is_told_at_once(host, demo_small, vae_of_late
         host.run("OTAnchorSearch", model=demo_small.model, vae=vae_of_latents, calibration=calibration, reference=reference,
                  budget=3, **inputs)  # fmt: skip
     assert not sigmas
+
+
+def test_the_reference_takes_the_storage_of_the_search_that_follows(host):
+    """So that several machines divide the full runs too, and no second widget can disagree."""
+    storage_of = host.module("nodes.reference_schedule").storage_of
+    reference = {"class_type": "OTReferenceSchedule", "inputs": {}}
+
+    def prompt(storage, follows="1"):
+        inputs = {"reference": [follows, 0], "storage": storage}
+        return {"1": reference, "2": {"class_type": "OTAnchorSearch", "inputs": inputs}}
+
+    assert storage_of(prompt("env:OTCACHE_STORAGE"), "1") == "env:OTCACHE_STORAGE"
+    for nothing in (None, {}, {"1": reference}, prompt(""), prompt(["3", 0]), prompt("journal:a", follows="4")):
+        assert storage_of(nothing, "1") is None

@@ -136,6 +136,7 @@ export const templates = {
   "{k} of {n}": "{k}/{n}",
   "best {x}": "最佳 {x}",
   "budget {b}": "预算 {b}",
+  "waiting for another worker": "等待另一个工作进程",
   "about {TIME} left": "约剩 {TIME}",
   "{n} s": "{n} 秒",
   "{n} min": "{n} 分钟",
