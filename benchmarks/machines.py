@@ -1,9 +1,10 @@
 """One calibration by one and by two processes, and one that is killed fifty times: python -m benchmarks.machines
 
-A stand-in whose evaluations take a fixed time (the mixture flow of the tests, 4 cases of 12 steps, budgets 3 to 5) is
+A stand-in whose evaluations take a fixed time (the mixture flow of the tests, 4 cases of 20 steps, budgets 4 to 9) is
 calibrated on each storage for several machines: wall time, evaluations, and who made how many. Exits with 1 when two processes
-need more than 60 % of one's time, or find anything worse. With --kills it is killed (kill -9) at random moments instead and
-goes on, on a journal and on SQLite: what that cost beside an unbroken run. PostgreSQL is left out where there is none.
+need more than 60 % of one's time, or find anything worse. With --kills a smaller one is killed (kill -9) at random moments
+instead and goes on, on a journal and on SQLite: what that cost beside an unbroken run. PostgreSQL is left out where there is
+none.
 """
 
 import argparse
@@ -50,9 +51,10 @@ def divided(workers: Workers, kind: str, seconds: float, folder: Path) -> bool:
             say(f"| {kind} | not here |")
             return True
         took, made, scores = [], [], []
+        size = {"steps": 20, "budgets": (4, 9), "trials": 16}  # in less there is little that can be done at once
         for number, storage in enumerate(places, 1):
             notes, begin = folder / f"notes {number}", time.monotonic()
-            options = {"notes": str(notes), "storage": storage, "seconds": seconds, "patience": 60.0}
+            options = {"notes": str(notes), "storage": storage, "seconds": seconds, "patience": 60.0, **size}
             running = [workers.begin(folder / f"out {number} {which}", **options) for which in range(number)]
             found = [worker.found() for worker in running]
             took.append(time.monotonic() - begin)
@@ -113,7 +115,7 @@ def say(line: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=0.2, help="an evaluation takes (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.3, help="an evaluation takes (%(default)s)")
     parser.add_argument("--kills", type=int, default=0, help="kill it so many times instead")
     parser.add_argument("--kinds", nargs="+", default=["journal", "gRPC proxy", "PostgreSQL"])
     options = parser.parse_args()
