@@ -118,6 +118,22 @@ def test_a_trial_that_another_worker_told_first_is_no_error(tmp_path):
     assert len(overtaken) == 1 and score == scorer.score(found) and len(scorer.tried) == TRIALS
 
 
+def test_a_trial_that_another_worker_tells_meanwhile_is_no_error(tmp_path, monkeypatch):
+    """After Optuna has looked whether it still runs, and before the storage is told."""
+    storage, overtaken = str(tmp_path / "study.db"), []
+    tell = optuna.storages.RDBStorage.set_trial_state_values
+
+    def overtake(self, trial_id, state, values=None):
+        if state.is_finished() and not overtaken:
+            overtaken.append(tell(self, trial_id, optuna.trial.TrialState.PRUNED))
+        return tell(self, trial_id, state, values)
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", overtake)
+    scorer = FakeScorer(STEPS, valley(BEST))
+    found, score = search_steps(scorer, BUDGET, TRIALS, [START], storage=storage)
+    assert overtaken == [True] and score == scorer.score(found)
+
+
 def test_two_processes_share_a_proxy(tmp_path):
     needed("grpc", "NO gRPC PROXY WAS TESTED: pip install grpcio protobuf")
     with grpc_proxy(f"sqlite:///{tmp_path}/study.db") as address:
