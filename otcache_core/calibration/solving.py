@@ -67,11 +67,13 @@ def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int
         rows = weights([sight for known in same for sight in sights(known)], grid, compute_steps, first.bands)
         how = {"predictor": fitted_to(first.bands), "weights": rows}
     origin, runs = first.origin, sum(known.runs for known in statistics)
+    where = f"{first.steps} steps at CFG {origin.cfg:g}"
+    whence = f"1 ordinary run ({where})" if runs == 1 else f"{runs} ordinary runs (the nearest: {where})"
     return make_schedule(
         name=f"{origin.model_class or 'model'}-learnt-{len(compute_steps)}of{len(grid) - 1}"[:200],
         sigmas=tuple(grid.tolist()), compute_steps=tuple(compute_steps), stage="graph", **how,
         model=origin.model_class, model_class=origin.model_class, noise=origin.noise, sampler=origin.sampler,
-        provenance=f"{LEARNT} from {runs} ordinary run{'s' * (runs > 1)}",
+        provenance=f"{LEARNT} from {whence}",
     )  # fmt: skip
 
 

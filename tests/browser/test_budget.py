@@ -137,7 +137,7 @@ def test_only_what_is_in_use_is_shown(open_comfy, vue):
     for choose, shown in (("by error", ["target_error"]), ("by speed-up", ["target_speedup"])):
         comfy.choose(choose)
         assert used() == [shown, True]
-        assert comfy.page.evaluate("nodeOf('OTBudgetInterpolate').size[1]") > height
+        comfy.eventually(lambda: comfy.page.evaluate("nodeOf('OTBudgetInterpolate').size[1]") > height)
     _, prompt = comfy.documents()
     [inputs] = [node["inputs"] for node in prompt.values() if node["class_type"] == NODE]
     assert set(inputs) == INPUTS | {"reference"}  # what is hidden is sent all the same

@@ -161,9 +161,9 @@ def test_strip_speaks_chinese(open_comfy, shots):
     assert comfy.strip_on(NODE).locator(".label").inner_text() == "50 步中计算 10 次\uff0c最多快 5 倍"
     comfy.page.evaluate("""() => nodeOf("OTCompare").onExecuted({ otcache: [{
       kind: "compared",
-      text: "PSNR: 33.00 dB (mean), 30.10 dB (worst, picture 3 of 8)\\nThe pictures are equal to the last bit.",
+      text: "differs in details\\nPSNR: 33.00 dB (mean), 30.10 dB (worst, picture 3 of 8)",
     }] })""")
-    note = "PSNR\uff1a33.00 dB\uff08平均\uff09\uff0c30.10 dB\uff08最差\uff0c8 张中第 3 张\uff09\n两者逐位相同\u3002"
+    note = "细节有差异\nPSNR：33.00 dB（平均），30.10 dB（最差，8 张中第 3 张）\n下图从左到右：缓存结果、完整运行、差异"
     assert comfy.strip_on("OTCompare").inner_text() == note
     comfy.page.screenshot(path=shots / "chinese.png")
     assert comfy.complaints == []

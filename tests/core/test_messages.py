@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,20 +59,26 @@ def texts(path: Path) -> list[str]:
     return found
 
 
+@cache
 def bare(text: str) -> str:
     """A text as it is compared: within a sentence, without its full stop."""
     return re.sub(r"\(s\)|\{\w+\}", PLACE, text).strip().rstrip(".").lower()
 
 
+@cache
 def fixed(text: str) -> list[str]:
     """The parts of a text that are always the same."""
     return [part.strip(" ,:;.") for part in bare(text).split(PLACE) if len(part.strip(" ,:;.")) > 1]
 
 
+@cache
+def pattern(source: str) -> re.Pattern:
+    return re.compile(".*".join(map(re.escape, bare(source).split(PLACE))), re.DOTALL)
+
+
 def makes(source: str, template: str) -> bool:
     """Whether a string of the code can become what `template` stands for; not one that could become anything."""
-    pattern = ".*".join(map(re.escape, bare(source).split(PLACE)))
-    return len("".join(fixed(source))) > 12 and re.fullmatch(pattern, bare(template), re.DOTALL) is not None
+    return len("".join(fixed(source))) > 12 and pattern(source).fullmatch(bare(template)) is not None
 
 
 SOURCES = {path: texts(path) for folder in ("nodes", "otcache_core") for path in sorted((ROOT / folder).rglob("*.py"))}

@@ -11,14 +11,13 @@ from sampling import Cached, forwards, ksampler, make_schedule
 # -- the model as it is --------------------------------------------------------------------------------------
 
 
-SHORT = {"steps": 12, "cfg": 4.0, "cases": 2, "reference_budget": 5, "seed": 3}
+SHORT = {"steps": 12, "cfg": 4.0, "cases": 2, "seed": 3}
 
 
 def short(host, case, model=None, **inputs):
     """A quick reference of the small random model."""
-    options = {name: value for name, value in (SHORT | inputs).items() if name != "reference_budget"}
-    options = {"positive": case.positive, "negative": case.negative, "latent_image": case.latent} | options
-    return host.run("OTReferenceSchedule", model=model or case.model, budget=5, **{"cfg": 7.5} | options)
+    options = {"positive": case.positive, "negative": case.negative, "latent_image": case.latent} | SHORT | inputs
+    return host.run("OTReferenceSchedule", model=model or case.model, budget=5, **options)
 
 
 def same(a, b):
@@ -124,24 +123,41 @@ def test_a_cancelled_recording_goes_on(host, demo_small):
     assert len(sigmas) == len(whole) - 11  # the finished run is checked with one evaluation instead of made
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_a_cancelled_search_goes_on(host, demo_small, vae_of_latents, tmp_path, share):
-    """Early in the search, late in it, and while budgets are prepared: nothing is lost, and the end is the same."""
+@pytest.fixture(scope="module")
+def search(host, demo_small, vae_of_latents):
+    """Runs a short search that keeps its study in the file given: what it found, and how many evaluations it made."""
     reference, calibration, _ = short(host, demo_small)
-    options = {"model": demo_small.model, "vae": vae_of_latents, "calibration": calibration, "reference": reference,
-               "budget": 3, "trials": 12}  # fmt: skip
 
-    def search(name, act=None):
+    def run(path, act=None):
         with forwards(demo_small.model, act) as sigmas:
-            return host.run("OTAnchorSearch", storage=str(tmp_path / name), **options)[0], len(sigmas)
+            found = host.run(
+                "OTAnchorSearch", model=demo_small.model, vae=vae_of_latents, calibration=calibration, reference=reference,
+                budget=3, trials=8, storage=str(path),
+            )  # fmt: skip
+            return found[0], len(sigmas)
 
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(search, tmp_path_factory):
+    """What a search finds that nobody cancels, and its evaluations; asked again it makes hardly any."""
     forget_measurements()
-    whole, full = search("b.db")
-    assert search("b.db")[0] == whole and search("b.db")[1] <= full / 10
+    path = tmp_path_factory.mktemp("unbroken") / "b.db"
+    whole, full = search(path)
+    again, few = search(path)
+    assert again == whole and few <= full / 10
+    return whole, full
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_cancelled_search_goes_on(search, unbroken, tmp_path, share):
+    """Early in the search, late in it, and while budgets are prepared: nothing is lost, and the end is the same."""
+    whole, full = unbroken
     forget_measurements()
     with interrupted():
-        search("a.db", cancel_at(int(share * full)))
-    resumed, spent = search("a.db")
+        search(tmp_path / "a.db", cancel_at(int(share * full)))
+    resumed, spent = search(tmp_path / "a.db")
     assert resumed == whole and spent <= (1 - share / 4) * full
 
 
@@ -153,7 +169,7 @@ def forget_measurements():
         path.unlink()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def vae_of_latents():
     """Decodes three channels of a latent, enlarged to a picture."""
 

@@ -36,13 +36,13 @@ def held() -> int:
 @pytest.mark.parametrize("kind", ["fitted", "mean_velocity"])
 @pytest.mark.skipif("OTCACHE_ALONE" not in os.environ, reason="runs in a process of its own, see the test below")
 def test_alone(host, demo_small, level, kind):
-    model = Cached(host, demo_small.model, schedule_of(host, 12, kind), level).model
+    model = Cached(host, demo_small.model, schedule_of(host, 6, kind), level).model
     logging.disable(logging.INFO)  # pytest keeps every record
     try:
         for run in range(RUNS):
             if run == SETTLED:
                 before = held()
-            ksampler(host, demo_small, model, steps=12)
+            ksampler(host, demo_small, model, steps=6)
         after = held()
     finally:
         logging.disable(logging.NOTSET)

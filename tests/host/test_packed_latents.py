@@ -119,7 +119,7 @@ def test_calibration_fits_every_part_and_judges_the_video(host, case, learnt, tm
     full = ksampler(host, case, seed=0)
     assert distance(recorded.layout.unpack(recorded.x[-1:])[1], scaled(case, full)[1]) < 1e-4
     anchor, _, text = host.run("OTAnchorSearch", model=case.model, vae=Vae(), calibration=calibration, reference=reference,
-                               budget=4, storage=str(tmp_path / "a.db"))  # fmt: skip
+                               budget=4, trials=6, storage=str(tmp_path / "a.db"))  # fmt: skip
     assert all(schedule.predictor.bands == 4 for schedule in anchor.prepared) and "Anchor: 4 of 12" in text
     cached = Cached(host, case.model, reference)
     held = Cached(host, case.model, reference.replace(predictor={"kind": "hold"}, weights=None))

@@ -41,6 +41,9 @@ describe("a text of the server", () => {
       expect(translated(text)).toBe(text)
     }
     expect(translated("learnt from 1 ordinary run; news of 3")).toBe("由 1 次普通运行学得；news of 3")
+    expect(translated("learnt from 2 ordinary runs (the nearest: 20 steps at CFG 4.5)")).toBe(
+      "由 2 次普通运行学得（最接近的：20 步，CFG 4.5）",
+    )
     expect(translated("news of 3; learnt from 1 ordinary run")).toBe("news of 3; 由 1 次普通运行学得")
   })
 

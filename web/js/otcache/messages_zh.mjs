@@ -87,6 +87,8 @@ export const templates = {
   "Cannot write {path}: {WHY}; free space or choose another place": "无法写入 {path}：{WHY}；请腾出空间或另选位置",
 
   "learnt from {n} ordinary run(s)": "由 {n} 次普通运行学得",
+  "learnt from {n} ordinary run(s) ({m} steps at CFG {x})": "由 {n} 次普通运行学得（{m} 步，CFG {x}）",
+  "learnt from {n} ordinary runs (the nearest: {m} steps at CFG {x})": "由 {n} 次普通运行学得（最接近的：{m} 步，CFG {x}）",
   "changed steps": "步已更改",
   "re-timed from {n} steps": "由 {n} 步重新定时",
   "geodesic, not judged; predicts like B = {n}": "测地线，未经评判；按 B = {n} 预测",
