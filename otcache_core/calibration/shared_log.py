@@ -47,7 +47,7 @@ class SharedLog:
         optuna, self._storage = import_optuna(), open_storage(place)
         self._states = optuna.trial.TrialState
         self._claim = optuna.trial.create_trial
-        self._gone = (optuna.exceptions.UpdateFinishedTrialError, RuntimeError)  # older versions raise the latter
+        self._gone = optuna.exceptions.UpdateFinishedTrialError
         with opening(place):
             optuna.create_study(study_name=name, storage=self._storage, load_if_exists=True)
             self._study = self._storage.get_study_id_from_name(name)
