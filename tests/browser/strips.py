@@ -9,6 +9,9 @@ import pytest
 DEMO = Path(__file__).resolve().parents[2] / "example_workflows" / "otcache_demo.json"
 NODE, SAMPLER = "OTBudgetInterpolate", "OTCachedSampler"
 MODES = pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
+# Of what is the same code in both ways: a page takes long to open.
+CLASSIC = pytest.mark.parametrize("vue", [False], ids=["classic"])
+NODES2 = pytest.mark.parametrize("vue", [True], ids=["nodes2"])
 CELL = re.compile(r"M[-\d.]+ [-\d.]+h")
 RULES = {"start_percent", "end_percent", "max_skips", "forced"}
 INPUTS = {"anchor", "budget", "choose", "target_error", "target_speedup", *RULES}

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from strips import MODES, RULES, cells
+from strips import MODES, NODES2, RULES, cells
 
 from tools.make_locales import FILE
 
@@ -91,7 +91,7 @@ def test_from_an_empty_graph_to_skipped_steps(open_comfy, shots, vue):
     assert not comfy.complaints
 
 
-@MODES
+@NODES2
 def test_chinese_progress_and_reports(open_comfy, shots, vue):
     """What the server says in English, on the node while it works and in the strip when it is done."""
     comfy = open_comfy(vue=vue, locale="zh")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from small import small
-from strips import INPUTS, MODES, NODE, SAMPLER, TO_SUBGRAPH, demo, shows
+from strips import CLASSIC, INPUTS, MODES, NODE, SAMPLER, TO_SUBGRAPH, demo, shows
 
 PROMOTE = """() => {
   const node = nodeOf("OTBudgetInterpolate")
@@ -49,7 +49,7 @@ def test_strip_follows_a_budget_that_was_promoted_to_its_subgraph(open_comfy, sh
     assert comfy.complaints == []
 
 
-@MODES
+@CLASSIC
 def test_the_budget_follows_a_target(open_comfy, shots, vue):
     comfy, name = open_comfy(vue=vue), "nodes2" if vue else "classic"
     comfy.load(demo([10]), "otcache_demo")  # as saved when the slider was the only widget

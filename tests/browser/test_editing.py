@@ -1,6 +1,6 @@
 """Steps forced by hand on the strips, with the mouse and with keys, in both ways that nodes are drawn."""
 
-from strips import MODES, NODE, cells, demo
+from strips import CLASSIC, MODES, NODE, NODES2, cells, demo
 
 SEND = """() => nodeOf("OTBudgetInterpolate").onExecuted({ otcache: [{
   kind: "budget", asked: {}, metric: "rmse", sigmas: Array.from({ length: 21 }, (_, i) => 1 - i / 20),
@@ -60,7 +60,7 @@ def test_a_click_forces_a_step_and_another_frees_it(open_comfy, shots, vue):
     assert comfy.complaints == []
 
 
-@MODES
+@NODES2
 def test_keys_move_over_the_steps_and_force_them(open_comfy, vue):
     comfy, strip = prepared(open_comfy, vue)
     cell(strip, 1).focus()
@@ -77,7 +77,7 @@ def test_keys_move_over_the_steps_and_force_them(open_comfy, vue):
     assert comfy.complaints == []
 
 
-@MODES
+@CLASSIC
 def test_what_is_typed_shows_and_can_be_cleared(open_comfy, vue):
     comfy, strip = prepared(open_comfy, vue)
     clear = strip.locator("xpath=..").get_by_role("button", name="Clear all forced steps")
@@ -98,7 +98,7 @@ def test_what_is_typed_shows_and_can_be_cleared(open_comfy, vue):
     assert comfy.complaints == []
 
 
-@MODES
+@NODES2
 def test_auto_caches_last_run_can_be_edited(open_comfy, shots, vue):
     comfy = open_comfy(vue=vue)
     comfy.load(demo(), "otcache_demo")

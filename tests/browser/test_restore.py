@@ -1,7 +1,7 @@
 """Whose results the strips show: those of runs that the graph would repeat, not those of another copy of the same template."""
 
 from small import small
-from strips import MODES, NODE, SAMPLER
+from strips import NODE, NODES2, SAMPLER
 
 APPLY = "OTApplyCache"
 def labels(comfy):
@@ -16,7 +16,7 @@ def say(comfy, evaluations):
     return found[0].startswith(f"{evaluations} of 50 evaluations")
 
 
-@MODES
+@NODES2
 def test_a_fresh_copy_of_a_template_shows_no_other_runs_strips(open_comfy, shots, vue):
     comfy = open_comfy(vue=vue)
     template = small(comfy)

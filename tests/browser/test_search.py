@@ -4,13 +4,13 @@ import json
 import time
 from pathlib import Path
 
-import pytest
+from strips import MODES
 
 DEMO = Path(__file__).resolve().parents[2] / "example_workflows" / "otcache_demo.json"
 NODE = "OTAnchorSearch"
 SMALL = {
     "OTReferenceSchedule": {"steps": 20, "cases": 1, "budget": 7},
-    NODE: {"budget": 4, "trials": 20},
+    NODE: {"budget": 4, "trials": 10},
     "OTBudgetInterpolate": {"budget": 5},
 }
 SHOWN = """(name) => {
@@ -27,7 +27,7 @@ OVERLAPPED = """(name) => {
 }"""
 
 
-@pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
+@MODES
 def test_the_search_shows_pictures_and_its_curve_on_its_node(open_comfy, shots, vue):
     comfy = open_comfy(vue=vue)
     comfy.load(json.loads(DEMO.read_text(encoding="utf-8")), "otcache_demo")

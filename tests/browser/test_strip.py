@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from strips import INPUTS, MODES, NODE, QUICK, SAMPLER, TO_SUBGRAPH, cells, demo, shows
+from strips import CLASSIC, INPUTS, MODES, NODE, NODES2, QUICK, SAMPLER, TO_SUBGRAPH, cells, demo, shows
 
 
 @MODES
@@ -78,8 +78,7 @@ def test_strip_follows_the_slider_and_shows_what_ran(open_comfy, shots, vue):
     assert comfy.complaints == []
 
 
-@MODES
-@pytest.mark.parametrize("palette", ["dark", "light"])
+@pytest.mark.parametrize(("palette", "vue"), [("dark", False), ("light", True)], ids=["dark-classic", "light-nodes2"])
 def test_strip_is_readable_in_every_theme(open_comfy, shots, vue, palette):
     """Contrast of the text, small print included, is at least 4.5 (WCAG AA); of marker and target 2, beside their shapes."""
     comfy = open_comfy(vue=vue, palette=palette)
@@ -237,7 +236,7 @@ def test_the_wheel_zooms_over_the_strip_as_elsewhere_on_a_node(open_comfy, vue):
     assert scales[0] > 1.31 and abs(scales[0] - scales[1]) < 0.01
 
 
-@MODES
+@CLASSIC
 def test_undo_knows_of_keys_on_the_strip(open_comfy, vue):
     """One step for each key that was pressed, however long it was held; the strip keeps the focus meanwhile."""
     comfy = open_comfy(vue=vue)
@@ -265,7 +264,7 @@ def test_undo_knows_of_keys_on_the_strip(open_comfy, vue):
         comfy.eventually(lambda expected=expected: undone(expected))
 
 
-@MODES
+@NODES2
 def test_links_and_slots_have_colours_of_their_own(open_comfy, vue):
     """Whatever palette is chosen."""
     comfy = open_comfy(vue=vue)

@@ -1,6 +1,6 @@
 """The example workflows in the frontend: nodes stand apart as they are drawn, and missing model files are offered."""
 
-import pytest
+from strips import MODES
 from workflows import NAMES, load
 
 OVERLAPS = """() => {
@@ -16,7 +16,7 @@ OVERLAPS = """() => {
 TOO_SMALL = "app.graph.nodes.filter(node => node.size[1] < node.computeSize()[1]).map(node => node.type)"
 
 
-@pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
+@MODES
 def test_nodes_stand_apart_as_drawn(open_comfy, shots, vue):
     comfy = open_comfy(vue=vue)
     comfy.page.set_viewport_size({"width": 1900, "height": 1100})
@@ -30,22 +30,22 @@ def test_nodes_stand_apart_as_drawn(open_comfy, shots, vue):
     assert comfy.complaints == []
 
 
-@pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
-@pytest.mark.parametrize("name, width, height, last", [
-    ("otcache_start", 1400, 900, "OTCompare"), ("otcache_wan2_2_t2v", 1920, 950, "SaveWEBM"),
-    ("otcache_calibrate", 1920, 950, "OTSaveSchedule"),
-])  # fmt: skip
-def test_templates_open_readable(open_comfy, shots, name, width, height, last, vue):
+@MODES
+def test_templates_open_readable(open_comfy, shots, vue):
     """The smallest, and the two that need the most room. The canvas leaves text out below a zoom of 4/7."""
     comfy = open_comfy(vue=vue)
-    comfy.page.set_viewport_size({"width": width, "height": height})
-    comfy.page.goto(f"{comfy.server.url}/?template={name}&source=otcache")  # as the template browser opens it
-    comfy.wait()
-    has_come = "last => app.canvas.graph.nodes.some(node => node.comfyClass === last)"
-    comfy.page.wait_for_function(has_come, arg=last, timeout=90_000)
-    comfy.settle()
-    comfy.page.screenshot(path=shots / f"opened_{name}_{'nodes2' if vue else 'classic'}.png")
-    assert comfy.page.evaluate("app.canvas.ds.scale") >= 4 / 7
+    for name, width, height, last in (
+        ("otcache_start", 1400, 900, "OTCompare"), ("otcache_wan2_2_t2v", 1920, 950, "SaveWEBM"),
+        ("otcache_calibrate", 1920, 950, "OTSaveSchedule"),
+    ):  # fmt: skip
+        comfy.page.set_viewport_size({"width": width, "height": height})
+        comfy.page.goto(f"{comfy.server.url}/?template={name}&source=otcache")  # as the template browser opens it
+        comfy.wait()
+        has_come = "last => app.canvas.graph.nodes.some(node => node.comfyClass === last)"
+        comfy.page.wait_for_function(has_come, arg=last, timeout=90_000)
+        comfy.settle()
+        comfy.page.screenshot(path=shots / f"opened_{name}_{'nodes2' if vue else 'classic'}.png")
+        assert comfy.page.evaluate("app.canvas.ds.scale") >= 4 / 7, name
     assert comfy.complaints == []
 
 

@@ -9,8 +9,9 @@ from otcache_core.demo.generator import DemoGenerator
 
 
 @pytest.fixture(autouse=True)
-def small_batches(monkeypatch):
-    monkeypatch.setattr(train, "BATCH", 16)
+def small_and_quick(monkeypatch):
+    monkeypatch.setattr(train, "BATCH", 4)
+    monkeypatch.setattr(train, "WARMUP", 10)
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +22,9 @@ def data():
 
 def test_training_lowers_the_loss(data):
     trainer = train.Trainer(data, seed=1)
-    losses = [trainer.train_step(0.0) for _ in range(40)]
+    losses = [trainer.train_step(0.0) for _ in range(20)]
     assert losses[0] == pytest.approx(2.0, abs=0.3)  # noise and data both have unit power
-    assert np.mean(losses[-5:]) < 0.97 * losses[0]
+    assert np.mean(losses[-5:]) < 0.93 * np.mean(losses[:5])
 
 
 def test_a_restored_run_is_the_same_run(data, tmp_path):
