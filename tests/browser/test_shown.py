@@ -23,6 +23,10 @@ IMAGE = """() => {
   const image = LiteGraph.vueNodesMode ? document.querySelector(`[data-node-id="${node.id}"] img`) : node.imgs?.[0]
   return image?.naturalWidth ? [image.naturalWidth, image.naturalHeight] : null
 }"""
+ROOM = """() => {
+  const node = nodeOf("OTCompare"), { y, element } = node.widgets.find(({ name }) => name === "otcache_strip")
+  return node.size[1] - y - element.offsetHeight
+}"""
 
 
 @MODES
@@ -78,6 +82,7 @@ def test_saving_and_comparing_say_what_came_of_it(open_comfy, shots, vue):
     assert comfy.eventually(lambda: comfy.page.evaluate(IMAGE)) == [3 * 64 + 16, 64]
     comfy.settle()
     comfy.page.screenshot(path=shots / f"shown_{name}_3_compare.png")
+    assert vue or comfy.page.evaluate(ROOM) >= 560 / 3  # under the note, where the classic canvas draws the pictures
     before = lines
     comfy.page.reload()
     comfy.wait()

@@ -99,11 +99,16 @@ def test_bad_arguments(tmp_path, capsys, monkeypatch, arguments, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_budget_storage_and_folder_are_said_before_any_work(tmp_path):
-    check_complaint(run("search", "--budget", 51, "--out", tmp_path / "new" / "s.json"), "budget is 51", "50")
-    check_complaint(run("search", "--budget", 6, "--storage", tmp_path / "none" / "study.db"), "study.db", "cannot be opened")
+def test_bad_budget_storage_and_folder_are_said_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def said(*arguments):
+        return main([*map(str, arguments)]), *capsys.readouterr()
+
+    check_complaint(said("search", "--budget", 51, "--out", tmp_path / "new" / "s.json"), "budget is 51", "50")
+    check_complaint(said("search", "--budget", 6, "--storage", tmp_path / "none" / "study.db"), "study.db", "cannot be opened")
     (tmp_path / "file").write_text("")
-    check_complaint(run("demo", "--out", tmp_path / "file" / "out"), "Cannot write")
+    check_complaint(said("demo", "--out", tmp_path / "file" / "out"), "Cannot write")
     check_complaint(run("search", "--budget", 6, "--out", tmp_path), "folder")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -6,11 +6,12 @@ import { Note } from "./note.mjs"
 import { after, KINDS, locale, noteForUndo, rootGraph, strips } from "./page.mjs"
 import { take } from "./results.mjs"
 import { heightOf, Strip } from "./strip.mjs"
-import { addWidget, leastHeight, letZoom, NAME } from "./widget.mjs"
+import { addWidget, leastHeight, letZoom, makeRoomForPictures, NAME } from "./widget.mjs"
 import { wordsFor } from "./words.mjs"
 
 const EDITABLE = ["OTBudgetInterpolate", "OTAutoCache"]
 const NOTES = { OTSaveSchedule: ["saved", "firstSaved", 4], OTCompare: ["compared", "firstCompared", 7] } // kind, hint, lines
+const THREE_PICTURES = 560 // width of a node that shows them beside each other
 const FIRST_MAX = 100 // of the slider, until the number of steps is known
 
 /** Put on a fresh node of ours what belongs there, if anything does. */
@@ -41,6 +42,9 @@ function addNote(node) {
   const words = wordsFor(locale())
   const note = new Note(kind, words, words[hint], lines)
   keep(node, note, note.height, note.element)
+  if (kind !== "compared") return
+  node.setSize([THREE_PICTURES, node.size[1]])
+  after(node, "onExecuted", () => makeRoomForPictures(node, note.height))
 }
 
 /** A node's own Strip or Note, which takes what the node sends. */

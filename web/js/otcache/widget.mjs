@@ -5,6 +5,7 @@ export const NAME = "otcache_strip"
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
 const WIDTH = 380 // of a fresh node: its lines of text fit
+const CAPTION = 40 // their size in pixels, which the frontend writes below
 
 /** Put an element on a node, in both ways that nodes are drawn; returns its widget. name: no other widget of the node has it. */
 export function addWidget(node, name, height, element) {
@@ -24,6 +25,17 @@ export function addWidget(node, name, height, element) {
 /** What a node needs; 0 in Nodes 2.0, which fits it to what it shows itself and leaves out advanced inputs. */
 export function leastHeight(node) {
   return globalThis.LiteGraph?.vueNodesMode ? 0 : node.computeSize()[1]
+}
+
+/**
+ * Room for pictures three times as wide as high: the classic canvas draws them below the widgets, beyond the node if need be.
+ * height: of our element, the last of the widgets.
+ */
+export function makeRoomForPictures(node, height) {
+  if (globalThis.LiteGraph?.vueNodesMode) return
+  const [width, has] = node.size
+  const top = node.widgets.find((widget) => widget.name === NAME).y + height + 2 * MARGIN
+  node.setSize([width, Math.max(has, top + width / 3 + CAPTION)])
 }
 
 /** The wheel zooms over an element as elsewhere on a node. */
