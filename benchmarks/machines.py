@@ -51,7 +51,8 @@ def divided(workers: Workers, kind: str, seconds: float, folder: Path) -> bool:
             say(f"| {kind} | not here |")
             return True
         took, made, scores = [], [], []
-        size = {"steps": 20, "budgets": (4, 9), "trials": 16}  # in less there is little that can be done at once
+        # In less there is little that can be done at once; more trials than starts would find by luck.
+        size = {"steps": 20, "budgets": (4, 9), "trials": 6}
         for number, storage in enumerate(places, 1):
             notes, begin = folder / f"notes {number}", time.monotonic()
             options = {"notes": str(notes), "storage": storage, "seconds": seconds, "patience": 60.0, **size}
