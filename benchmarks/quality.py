@@ -34,13 +34,13 @@ def psnr(vae, samples, full):
     return -10 * (vae.decode(samples) - vae.decode(full)).square().flatten(1).mean(1).log10()
 
 
-def calibrated(host, old, reference: dict, anchor: dict):
+def calibrated(host, old, reference: dict, anchor: dict, cfg: float = CFG):
     """Calibrates on the cases `old` with the nodes; returns (schedule of a budget, the anchor's summary).
 
     reference, anchor: widgets of OT Reference Schedule and OT Anchor Search that differ from their defaults.
     """
     first, calibration, _ = host.run("OTReferenceSchedule", model=old.model, positive=old.positive, negative=old.negative,
-                                     latent_image=old.latent, seed=100, cfg=CFG, **reference)  # fmt: skip
+                                     latent_image=old.latent, seed=100, cfg=cfg, **reference)  # fmt: skip
     last, _, summary = host.run("OTAnchorSearch", model=old.model, vae=old.vae, calibration=calibration, reference=first,
                                 **anchor)  # fmt: skip
     return lambda budget: host.run("OTBudgetInterpolate", reference=first, anchor=last, budget=budget)[0], summary

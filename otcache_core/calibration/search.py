@@ -5,6 +5,7 @@ study's objective is the mean log distance over cases, which makes Optuna's Wilc
 trial, case by case) apply as it stands.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -196,8 +197,10 @@ def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, star
                 study.enqueue_trial(step_parameters(move), skip_if_exists=True)
             try:
                 study.optimize(objective, n_trials=1)
-            except ValueError as error:  # SQLite can hand a waiting trial to two workers at once: the other one was faster
-                if not str(error).startswith("Cannot tell a "):
+            except (ValueError, RuntimeError) as error:
+                # SQLite can hand a waiting trial to two workers at once. The other one was faster, before this one told Optuna
+                # what it had found, or (older versions raise a mere RuntimeError) while it did.
+                if not re.match(r"Cannot tell a |Trial#\d+ has already finished", str(error)):
                     raise
         tell()
     if failure and not count(complete):

@@ -156,7 +156,10 @@ def test_a_calibration_that_is_killed_again_and_again_goes_on(workers, tmp_path,
         time.sleep(2.0 + number)
         killed[-1].kill()
     last = workers.begin(tmp_path / "out", notes=str(notes), patience=0.5, **where)
-    assert same(last.found(), alone)
+    found = last.found()
+    # A trial that was under way may be lost, and the search goes on with another.
+    assert found["reference"] == alone["reference"]
+    assert [len(steps) for steps, *_ in found["schedules"]] == [len(steps) for steps, *_ in alone["schedules"]]
     made = evaluations(notes)
     total = made[last.pid] + sum(made[worker.pid] for worker in killed)
     assert any(made[worker.pid] for worker in killed)
