@@ -75,17 +75,17 @@ def one_minus_ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndar
 
 
 class _Pair:
-    """Sums minus 1 (variances lose less so) and differences, [2, n, 3, H, W], of some pictures, made of some rows at a time.
+    """Sums minus 1 (variances lose less so) and differences, [2, n, 3, H, W], made of those rows that are asked for.
 
-    Those of the frames of a video, one below the other, would take twice the memory of the pictures.
+    All of them, of the frames of a video one below the other, would take twice the memory of the pictures.
     """
 
     def __init__(self, images: torch.Tensor, references: torch.Tensor, dtype: torch.dtype):
         self._images, self._references, self._dtype = images, references, dtype
         self.shape, self.device = torch.Size((2, *images.shape)), images.device
 
-    def rows(self, top: int, bottom: int) -> torch.Tensor:
-        a, b = (x[..., top:bottom, :].to(self.device, self._dtype) for x in (self._images, self._references))
+    def __getitem__(self, rows) -> torch.Tensor:
+        a, b = (x[rows].to(self._dtype) for x in (self._images, self._references))
         pair = a.new_empty(2, *a.shape)
         torch.add(a, b, out=pair[0]).sub_(1)
         torch.sub(a, b, out=pair[1])
@@ -97,11 +97,7 @@ def _pairs(images: torch.Tensor, references: torch.Tensor) -> Iterator[_Pair]:
     dtype = torch.promote_types(torch.promote_types(images.dtype, references.dtype), torch.float32)
     group = max(1, GROUP // images.shape[1:].numel())
     for a, b in zip(images.split(group), references.split(group), strict=True):
-        yield _Pair(a, b, dtype)
-
-
-def _rows(pair: torch.Tensor | _Pair, top: int, bottom: int) -> torch.Tensor:
-    return pair.rows(top, bottom) if isinstance(pair, _Pair) else pair[..., top:bottom, :]
+        yield _Pair(a, b.to(a.device), dtype)
 
 
 def _at_once(pair: torch.Tensor | _Pair) -> int:
@@ -121,19 +117,17 @@ def _mean_dissimilarities(pair: torch.Tensor | _Pair, levels: int) -> torch.Tens
 def _halved(pair: torch.Tensor | _Pair) -> torch.Tensor:
     """Means of 2 x 2 pixels without an odd last row or column; several times faster than avg_pool2d on a CPU."""
     height, width = (side // 2 * 2 for side in pair.shape[-2:])
-    some, halved = max(_at_once(pair) // 2 * 2, 2), None
+    some, halves = max(_at_once(pair) // 2 * 2, 2), []
     for top in range(0, height, some):
-        x = _rows(pair, top, min(top + some, height))
+        x = pair[..., top : min(top + some, height), :]
         rows = x[..., ::2, :width] + x[..., 1::2, :width]
-        if halved is None:
-            halved = rows.new_empty(*pair.shape[:-2], height // 2, width // 2)
-        torch.add(rows[..., ::2], rows[..., 1::2], out=halved[..., top // 2 : top // 2 + rows.shape[-2], :]).mul_(0.25)
-    return halved
+        halves.append((rows[..., ::2] + rows[..., 1::2]).mul_(0.25))
+    return torch.cat(halves, dim=-2)
 
 
 def _with_borders(pair: torch.Tensor | _Pair) -> torch.Tensor:
     """Mirrored at the edges, so that there is a window around every pixel."""
-    pair = _rows(pair, 0, pair.shape[-2])
+    pair = pair[...]
     return pad(pair.flatten(0, 1), 4 * [WINDOW // 2], mode="reflect").unflatten(0, pair.shape[:2])
 
 
@@ -143,7 +137,7 @@ def _mean_dissimilarity(pair: torch.Tensor | _Pair, luminance: bool) -> torch.Te
     rows = _at_once(pair)
     total = 0
     for top in range(0, height, rows):
-        strip = _rows(pair, top, top + rows + WINDOW - 1)
+        strip = pair[..., top : top + rows + WINDOW - 1, :]
         means, variances = (_filtered(_filtered(x, -2), -1) for x in (strip, strip.square()))
         variances.addcmul_(means, means, value=-1).clamp_(min=0)
         unlike = variances[1] / variances.sum(0).div_(2).add_(C2)
