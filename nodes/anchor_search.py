@@ -1,6 +1,9 @@
 """OT Anchor Search: find the schedule of an extreme budget by its pictures, and prepare every budget up to the reference."""
 
 import logging
+import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -12,6 +15,7 @@ from ..otcache_core.calibration.settings import ANCHOR_BUDGET, TRIALS, Settings
 from ..otcache_core.errors import OTCacheError
 from .schema import OTCalibration, OTSchedule, field, schema
 
+WEEK = 7 * 24 * 3600  # seconds
 EXPOSED = ("the storage holds a password, which is saved in this workflow and in every picture made with it; write it into the "
            "environment variable OTCACHE_STORAGE, and env:OTCACHE_STORAGE into the node")  # fmt: skip
 
@@ -124,6 +128,7 @@ class OTAnchorSearch(io.ComfyNode):
         anchor = found.anchor.replace(sampler=reference.sampler, scheduler=reference.scheduler)
         with learned.kept_if_possible():
             learned.remember_anchor(key, origin_at(model, EULER, setting.cfg), anchor)
+        shutil.rmtree(recordings(calibration.model, calibration.conditions), ignore_errors=True)
         told = summary(found, cases) + (f"\nWarning: {EXPOSED}." if exposed else "")
         return io.NodeOutput(anchor, plot(anchor, reference), told)
 
@@ -137,6 +142,22 @@ def check_anchor(budget, reference: int) -> None:
 def own_folder() -> Path:
     """Where searches and measurements are kept, and files that `file:` names."""
     return Path(folder_paths.get_user_directory(), "otcache")
+
+
+def recordings(*marks: str) -> Path:
+    """Where full runs of the model and the setting of these fingerprints lie until their search is done.
+
+    Not in ComfyUI's temporary folder, which it empties when it starts.
+    """
+    return own_folder() / "recordings" / "-".join(marks)
+
+
+def forget_recordings() -> None:
+    """Remove those that nobody has gone on with for a week: each may have hundreds of MB."""
+    for folder in (own_folder() / "recordings").glob("*"):
+        with suppress(OSError):  # another server has
+            if folder.stat().st_mtime < time.time() - WEEK:
+                shutil.rmtree(folder)
 
 
 def plot(anchor, reference):

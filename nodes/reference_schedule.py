@@ -1,10 +1,8 @@
 """OT Reference Schedule: record full runs of the user's own model and find the best conservative schedule by graph."""
 
 import shutil
-from pathlib import Path
 
 import comfy.samplers
-import folder_paths
 from comfy_api.latest import io
 
 from ..otcache_core.calibration.lessons import lesson
@@ -13,7 +11,7 @@ from ..otcache_core.calibration.recording import Solved
 from ..otcache_core.calibration.settings import REFERENCE_BUDGET, Settings
 from ..otcache_core.calibration.solving import LEARNT, paths
 from ..otcache_core.errors import OTCacheError
-from .anchor_search import check_anchor, own_folder
+from .anchor_search import check_anchor, forget_recordings, own_folder, recordings
 from .schema import OTCalibration, OTSchedule, field, outside, schema
 
 TOO_LARGE = "The budget is {}, but the run has {} steps; choose a smaller budget."
@@ -110,7 +108,8 @@ class OTReferenceSchedule(io.ComfyNode):
             storage=find_place(storage_of(cls.hidden.prompt, cls.hidden.unique_id), own_folder()), **made_on(model),
         )  # fmt: skip
         known = of_same_runs(learned.recall(key), origin, grid, setting.layout)
-        folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
+        folder = recordings(*marks)
+        forget_recordings()
 
         def work(generator):
             progress.follow(generator)
@@ -125,7 +124,7 @@ class OTReferenceSchedule(io.ComfyNode):
                 seen = known + taught
                 observed.paths[LEARNT] = Solved(lambda budgets: paths(seen, max(budgets)), budget[0])
             progress("lesson", 1, 1)
-            return observed, reference_schedule(generator, observed, settings, progress), generator.pace, taught
+            return observed, reference_schedule(generator, observed, settings, progress, folder), generator.pace, taught
 
         stages = observing(len(setting.cases), len(grid) - 1, most, budget[0], min(TAUGHT, len(setting.cases)))
         with progress.work(stages):
@@ -133,7 +132,8 @@ class OTReferenceSchedule(io.ComfyNode):
             progress.done(f"{reference.budget} of {reference.steps} evaluations")
         with learned.kept_if_possible():
             learned.remember(key, taught)
-        shutil.rmtree(folder, ignore_errors=True)  # finished: from here on ComfyUI keeps the result
+        if not searches(cls.hidden.prompt, cls.hidden.unique_id):  # else that removes it: ComfyUI may be killed before it ends
+            shutil.rmtree(folder, ignore_errors=True)
         # Whatever sampler gave the grid, weights are fitted to Euler's steps.
         reference = reference.replace(sampler=EULER, scheduler=scheduler[0])
         return io.NodeOutput(reference, Calibration(setting, observed, seconds, *marks), plot(reference, observed))

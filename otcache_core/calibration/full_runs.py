@@ -1,7 +1,7 @@
 """Full runs of the calibration's cases: made, kept in a folder, and found there again."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ from ..errors import OTCacheError
 from ..sampling.rollout import Generator, record
 from ..sampling.trajectory import Trajectory, TrajectoryStore, load_trajectory
 from ..schedules.schedule import check_sigmas
+from .measurement_log import MeasurementLog
 from .parts import Log, divide
-from .same_model import SAME, samples
+from .same_model import SAME, digest, samples
 
 # progress(stage, done, total, note) is called when a stage begins and after every unit of its work; raising in it interrupts.
 Progress = Callable[[str, int, int, str], None]
@@ -74,6 +75,20 @@ def record_cases(
         if progress and number > told:
             progress("record", number, len(cases), "")
     return spool
+
+
+def measured_beside(folder: str | Path | None, runs: Iterable[Trajectory]) -> MeasurementLog:
+    """What is measured with full `runs` that lie in `folder`, kept there; in memory alone where it is None or unwritable.
+
+    It is those runs' only: where one is made again since the model is another, so is what was measured.
+    """
+    if folder is None:
+        return MeasurementLog()
+    try:
+        return MeasurementLog(Path(folder) / f"measured-{digest([samples(run.final) for run in runs])}.jsonl")
+    except OTCacheError as error:
+        logging.warning("OTCache: %s", error)
+        return MeasurementLog()
 
 
 def _made_by_some(path: Path, end: list[float]) -> Trajectory | None:

@@ -19,8 +19,11 @@ Metric = Callable[[torch.Tensor, torch.Tensor], np.ndarray]
 
 def rmse(images: torch.Tensor, references: torch.Tensor) -> np.ndarray:
     """Root mean squared error, in units of the picture's range."""
-    difference = in_full_precision(images) - in_full_precision(references).to(images.device)
-    return difference.square_().flatten(1).mean(1).sqrt().numpy(force=True).astype(np.float64)
+    squares, references = [], references.to(images.device)
+    for a, b in zip(images.unbind(1), references.unbind(1), strict=True):  # all channels of a video's frames take much memory
+        difference = in_full_precision(a) - in_full_precision(b)
+        squares.append(difference.square_().flatten(1).mean(1))
+    return torch.stack(squares).mean(0).sqrt().numpy(force=True).astype(np.float64)
 
 
 def in_full_precision(images: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,13 @@ from ..sampling.rollout import fitted_to
 from ..schedules.presets import starting_grids
 from ..schedules.retiming import retime
 from ..schedules.schedule import Schedule, check_budget, make_schedule
+from .full_runs import Progress, measured_beside
 from .guard import GUARDED, STATE_AWARE, Candidate, Guarded, guard
 from .judging import Latents
 from .live import Live
 from .measurement_log import MeasurementLog, model_log
 from .metrics import LATENT
-from .recording import Meter, Observed, Paths, Progress, observe
+from .recording import Meter, Observed, Paths, observe
 from .same_model import digest
 from .scoring import Scorer
 from .search import SearchState, search_steps
@@ -50,15 +51,19 @@ def observe_together(
 ) -> Observed:  # fmt: skip
     """`observe`, whose work is divided where `settings` have an identity and a storage for several machines.
 
-    folder: where full runs are kept, unless workers share one (`shared_folder`). Raises what `observe` raises, and
-    `OTCacheError` for a storage that cannot be opened.
+    folder: where full runs and what is measured with them are kept, unless workers share one (`shared_folder`). Raises what
+    `observe` raises, and `OTCacheError` for a storage that cannot be opened.
     """
     progress = Told(progress or (lambda *_: None))
     log = shared_log(settings, cases, sigmas, LATENT, progress)
     if log:
-        name = digest([settings.identity, *map(str, cases), *map(float, sigmas)])
-        folder = shared_folder(settings.storage, name) or folder
+        folder = shared_folder(settings.storage, recordings_name(settings, cases, sigmas)) or folder
     return observe(generator, cases, sigmas, settings.gamma, progress, folder, most, log)
+
+
+def recordings_name(settings: Settings, cases: Sequence, sigmas) -> str:
+    """The name of a folder of full runs of these cases."""
+    return digest([settings.identity, *map(str, cases), *map(float, sigmas)])
 
 
 def search_starts(paths: Paths, budget: int, sigmas) -> list[tuple[int, ...]]:
@@ -80,10 +85,12 @@ def describe(settings: Settings, observed: Observed, stage: str, steps, rows, **
 
 def reference_schedule(
     generator: Generator, observed: Observed, settings: Settings = Settings(), progress: Progress | None = None,  # noqa: B008
+    folder: str | Path | None = None,
 ) -> Schedule:  # fmt: skip
     """The best of the graphs' paths at the reference budget by the final latents' RMSE, which needs no decoder.
 
-    What it spends is entered in `observed`. Raises `OTCacheError` for settings that do not fit the grid.
+    What it measures is kept in `folder`, if any; what it spends is entered in `observed`. Raises `OTCacheError` for settings
+    that do not fit the grid.
     """
     check_budget(settings.reference_budget, len(observed.sigmas) - 1, "reference budget")
     progress = Told(progress or (lambda *_: None))
@@ -91,7 +98,7 @@ def reference_schedule(
     log = shared_log(settings, observed.cases, observed.sigmas, LATENT, progress)
     meter = Meter(generator, observed.cases, observed.evaluations, log)
     scorer = make_scorer(meter.generator, observed, LATENT)
-    scorer.log = log or scorer.log
+    scorer.log = log or measured_beside(folder, observed.trajectories)
     names = (*GUARDED, STATE_AWARE)
     steps, score = scorer.choose([observed.paths[name][settings.reference_budget] for name in names])
     schedule = describe(settings, observed, "reference", steps, scorer.final_rows(steps), metric=LATENT, score=score)
@@ -217,5 +224,6 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     """
     settings.check(len(sigmas) - 1)
     most = max(*settings.budgets, settings.reference_budget, settings.anchor_budget)
-    observed = observe_together(generator, cases, sigmas, settings, progress, most=most)
-    return prepare(generator, observed, reference_schedule(generator, observed, settings, progress), settings, progress)
+    folder = Path(settings.memory, f"recordings-{recordings_name(settings, cases, sigmas)}") if settings.memory else None
+    observed = observe_together(generator, cases, sigmas, settings, progress, folder, most)
+    return prepare(generator, observed, reference_schedule(generator, observed, settings, progress, folder), settings, progress)

@@ -11,7 +11,7 @@ from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, stack
 from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import Predictor, uniform_steps
 from .error_growth import growth_rates, growth_sums, output_gains, state_aware_paths
-from .full_runs import Progress, record_cases
+from .full_runs import Progress, measured_beside, record_cases
 from .graph import Costs, edge_costs, minimax_paths, peak_suppressed_paths
 from .guard import STATE_AWARE
 from .inner_products import GramData, recorded
@@ -148,11 +148,12 @@ def observe(
 ) -> Observed:
     """Record full runs of all cases (see `record_cases`), measure error growth and solve every graph up to budget `most`.
 
-    Workers that share `log` divide what needs the model. Raises `OTCacheError` for no cases, a bad grid, or a run that is not
-    finite.
+    What is measured is kept in `folder` with the runs. Workers that share `log` divide what needs the model. Raises
+    `OTCacheError` for no cases, a bad grid, or a run that is not finite.
     """
     meter = Meter(generator, cases, log=log)
     trajectories = record_cases(meter.generator, cases, sigmas, progress, folder, log)
+    log = log or measured_beside(folder, trajectories)
     meter.end_stage("record")
     few = min(GROWTH_CASES, len(cases))
     if progress:

@@ -23,8 +23,9 @@ class Settings:
 
     allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
     tries fewer candidates. storage: where the search's trials are kept (see `open_storage`); memory: a folder for all other
-    measurements. With both, an interrupted calibration goes on where it stopped. metric: one of `DISTANCES`, or `LATENT`,
-    which needs no decoder. model, model_class, model_key, noise: as in `Schedule`. identity: what tells this model, with all
+    measurements and, by `calibrate`, for full runs (up to some 100 MB a case). With both, an interrupted calibration goes on
+    where it stopped. metric: one of `DISTANCES`, or `LATENT`, which needs no decoder. model, model_class, model_key, noise: as
+    in `Schedule`. identity: what tells this model, with all
     that it runs with, from every other one; measurements of the same identity are trusted, so that machines that round
     differently can share them, and workers with one identity and one storage for several machines (a server, or a journal on a
     shared disk) divide all that needs the model. Without it they are used only where the full runs agree.

@@ -44,12 +44,13 @@ class SharedLog:
         self.place, self._theirs, self._own = place, 0, 0
         self.counted: Counted | None = None
         self.waiting: Callable[[], None] = lambda: None
-        optuna, self._storage = import_optuna(), open_storage(place)
+        optuna, storage = import_optuna(), open_storage(place)
         self._states = optuna.trial.TrialState
         self._claim = optuna.trial.create_trial
         self._gone = optuna.exceptions.UpdateFinishedTrialError
         with opening(place):
-            optuna.create_study(study_name=name, storage=self._storage, load_if_exists=True)
+            # The study's own, for it remembers what is finished: a bare database would send every part at every look.
+            self._storage = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)._storage
             self._study = self._storage.get_study_id_from_name(name)
         self._known: dict[Hashable, tuple[dict, int]] = {}  # attributes of the completed claim, and evaluations
         self._asked: set[Hashable] = set()

@@ -74,19 +74,38 @@ def one_minus_ms_ssim(images: torch.Tensor, references: torch.Tensor) -> np.ndar
     return np.abs(np.expm1(betas @ logarithms))
 
 
-def _pairs(images: torch.Tensor, references: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Sums minus 1 (variances lose less so) and differences, [2, n, 3, H, W], of a few pictures at a time."""
-    dtype = torch.promote_types(torch.promote_types(images.dtype, references.dtype), torch.float32)
-    group = max(1, GROUP // images.shape[1:].numel())
-    for a, b in zip(images.split(group), references.split(group), strict=True):
-        a, b = a.to(dtype), b.to(a.device, dtype)
+class _Pair:
+    """Sums minus 1 (variances lose less so) and differences, [2, n, 3, H, W], made of those rows that are asked for.
+
+    All of them, of the frames of a video one below the other, would take twice the memory of the pictures.
+    """
+
+    def __init__(self, images: torch.Tensor, references: torch.Tensor, dtype: torch.dtype):
+        self._images, self._references = images, references
+        self.shape, self.dtype, self.device = torch.Size((2, *images.shape)), dtype, images.device
+
+    def __getitem__(self, rows) -> torch.Tensor:
+        a, b = (x[rows].to(self.dtype) for x in (self._images, self._references))
         pair = a.new_empty(2, *a.shape)
         torch.add(a, b, out=pair[0]).sub_(1)
         torch.sub(a, b, out=pair[1])
-        yield pair
+        return pair
 
 
-def _mean_dissimilarities(pair: torch.Tensor, levels: int) -> torch.Tensor:
+def _pairs(images: torch.Tensor, references: torch.Tensor) -> Iterator[_Pair]:
+    """A few pictures at a time."""
+    dtype = torch.promote_types(torch.promote_types(images.dtype, references.dtype), torch.float32)
+    group = max(1, GROUP // images.shape[1:].numel())
+    for a, b in zip(images.split(group), references.split(group), strict=True):
+        yield _Pair(a, b.to(a.device), dtype)
+
+
+def _at_once(pair: torch.Tensor | _Pair) -> int:
+    """Rows that are worked on together."""
+    return max(1, (STRIP_CPU if pair.device.type == "cpu" else STRIP) // pair.shape[1:-2].numel() // pair.shape[-1])
+
+
+def _mean_dissimilarities(pair: torch.Tensor | _Pair, levels: int) -> torch.Tensor:
     """Means of 1 - contrast, and at the last scale of 1 - SSIM, [levels, n]."""
     means = []
     for _ in range(levels - 1):
@@ -95,22 +114,28 @@ def _mean_dissimilarities(pair: torch.Tensor, levels: int) -> torch.Tensor:
     return torch.stack([*means, _mean_dissimilarity(_with_borders(pair), luminance=True)])
 
 
-def _halved(x: torch.Tensor) -> torch.Tensor:
+def _halved(pair: torch.Tensor | _Pair) -> torch.Tensor:
     """Means of 2 x 2 pixels without an odd last row or column; several times faster than avg_pool2d on a CPU."""
-    height, width = (side // 2 * 2 for side in x.shape[-2:])
-    rows = x[..., 0:height:2, :width] + x[..., 1:height:2, :width]
-    return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
+    height, width = (side // 2 * 2 for side in pair.shape[-2:])
+    halved = torch.empty(*pair.shape[:-2], height // 2, width // 2, dtype=pair.dtype, device=pair.device)
+    some = max(_at_once(pair) // 2 * 2, 2)
+    for top in range(0, height, some):
+        x = pair[..., top : min(top + some, height), :]
+        rows = x[..., ::2, :width] + x[..., 1::2, :width]
+        torch.add(rows[..., ::2], rows[..., 1::2], out=halved[..., top // 2 : (top + some) // 2, :]).mul_(0.25)
+    return halved
 
 
-def _with_borders(pair: torch.Tensor) -> torch.Tensor:
+def _with_borders(pair: torch.Tensor | _Pair) -> torch.Tensor:
     """Mirrored at the edges, so that there is a window around every pixel."""
+    pair = pair[...]
     return pad(pair.flatten(0, 1), 4 * [WINDOW // 2], mode="reflect").unflatten(0, pair.shape[:2])
 
 
-def _mean_dissimilarity(pair: torch.Tensor, luminance: bool) -> torch.Tensor:
+def _mean_dissimilarity(pair: torch.Tensor | _Pair, luminance: bool) -> torch.Tensor:
     """The mean of 1 - contrast, or of 1 - luminance * contrast, over the windows inside of `pair` [2, n, 3, H, W]; [n]."""
     height, width = (side - WINDOW + 1 for side in pair.shape[-2:])
-    rows = max(1, (STRIP_CPU if pair.device.type == "cpu" else STRIP) // pair[0, ..., 0, :].numel())
+    rows = _at_once(pair)
     total = 0
     for top in range(0, height, rows):
         strip = pair[..., top : top + rows + WINDOW - 1, :]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SECONDS = 10  # until a server that does not answer is given up
 BUSY_SECONDS = 60  # until an SQLite file that other workers write to is given up
 ATTEMPTS = 5  # two workers that begin at the same moment both make the tables, and one of them fails
+LOCKED_SECONDS = 30  # until a journal's lock is taken from a worker that was killed while it wrote
 JOURNAL, GRPC = "journal:", "grpc://"
 # What to install where a module is missing; SQLAlchemy names modules, pip packages.
 PACKAGES = {
@@ -111,10 +112,11 @@ def _journal(path: str) -> "optuna.storages.JournalStorage":
     if not path.strip():
         raise ValueError("the path is empty")
     # Symbolic links work on older network disks too; Windows allows them to administrators only.
-    kind = storages.journal.JournalFileOpenLock if os.name == "nt" else storages.journal.JournalFileSymlinkLock
-    lock = kind(path)
+    journal = storages.journal
+    lock = (journal.JournalFileOpenLock if os.name == "nt" else journal.JournalFileSymlinkLock)(path)
+    lock.grace_period = LOCKED_SECONDS
     whole = _WholeLines(path, lock)
-    found = storages.JournalStorage(storages.journal.JournalFileBackend(path, lock_obj=whole))
+    found = storages.JournalStorage(journal.JournalFileBackend(path, lock_obj=whole))
     if _half_line(path):
         whole.acquire()
         lock.release()
@@ -227,8 +229,7 @@ def _command(error: BaseException | None) -> str | None:
     """The command that installs the driver that is missing, if one is."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name:
-            name = error.name.partition(".")[0]
-            package = PACKAGES.get(name, name)
+            package = PACKAGES.get(name := error.name.partition(".")[0], name)
             return f"'pip install {package}'" if '"' in package else f'"pip install {package}"'
         error = error.__cause__
     return None

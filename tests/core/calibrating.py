@@ -22,20 +22,23 @@ STAGES = ["record", "error growth", "reference", "search", "guard", "final weigh
 
 
 def calibrate(storage="", notes=os.devnull, seconds=0.0, block="", patience=2.0, cases=CASES, steps=STEPS, budgets=BUDGETS,
-              trials=TRIALS, sqlite=None) -> None:  # fmt: skip
+              trials=TRIALS, sqlite=None, recordings="") -> None:  # fmt: skip
     """Calibrate, and print what was found; on the way "inside" where it blocks and "waiting" where it waits for another worker.
 
-    storage: "" for none; sqlite: a folder for a study and measurements instead. notes: a file that gets a line an evaluation,
+    storage: "" for none; sqlite: a folder for a study, measurements and full runs instead. recordings: a folder that workers
+    share for full runs, where the storage is no journal. notes: a file that gets a line an evaluation,
     "PID STAGE", so that those of killed workers count too. seconds: an evaluation takes. block: a stage whose first evaluation
     never ends. patience: seconds until a worker without a sign of life is taken for dead.
     """
     from mixture import MixtureGenerator, linear_sigmas
 
-    from otcache_core.calibration import shared_log
+    from otcache_core.calibration import shared_log, storages
     from otcache_core.calibration.pipeline import calibrate
     from otcache_core.calibration.settings import Settings
 
     shared_log.BEAT, shared_log.PATIENCE = patience / 8, patience
+    storages.LOCKED_SECONDS = min(patience, storages.LOCKED_SECONDS)
+    os.environ["OTCACHE_RECORDINGS"] = recordings
     now, said, file = [""], set(), os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def say(text: str) -> None:

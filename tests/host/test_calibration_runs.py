@@ -1,6 +1,8 @@
 """How a calibration through the nodes goes: on the model as it is, interruptible, and refused where it cannot be made."""
 
+import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,6 +123,30 @@ def test_a_cancelled_recording_goes_on(host, demo_small):
     with forwards(demo_small.model) as whole:
         short(host, demo_small, seed=40)
     assert len(sigmas) == len(whole) - 11  # the finished run is checked with one evaluation instead of made
+
+
+def test_recordings_stay_until_the_search_that_follows_is_done(host, demo_small, vae_of_latents, tmp_path, monkeypatch):
+    """So that a calibration goes on from there when ComfyUI was killed while it searched."""
+    searching = host.module("nodes.anchor_search")
+    monkeypatch.setattr(host.module("nodes.reference_schedule"), "searches", lambda *_: [{}])
+    with forwards(demo_small.model) as whole:
+        reference, calibration, _ = short(host, demo_small, seed=50)
+    folder = searching.recordings(calibration.model, calibration.conditions)
+    with forwards(demo_small.model) as sigmas:
+        again, other, _ = short(host, demo_small, seed=50)
+    assert again == reference and same(other, calibration)
+    # Two runs of 12 are checked with one evaluation each; growth of errors (6 in two cases) and the reference are remembered.
+    assert len(sigmas) <= len(whole) - 2 * 11 - 2 * 6 - 5
+    host.run("OTAnchorSearch", model=demo_small.model, vae=vae_of_latents, calibration=calibration, reference=reference,
+             budget=3, trials=2, storage=str(tmp_path / "a.db"))  # fmt: skip
+    assert not folder.exists()
+    old, new = (searching.own_folder() / "recordings" / name for name in ("old", "new"))
+    for path, age in ((old, 2 * searching.WEEK), (new, 0)):
+        path.mkdir(parents=True)
+        os.utime(path, (time.time() - age,) * 2)
+    searching.forget_recordings()
+    assert new.exists() and not old.exists()
+    new.rmdir()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 from fake_scorer import FakeScorer, valley
 from services import free_port, grpc_proxy, postgres
 
+from otcache_core.calibration import storages
 from otcache_core.calibration.places import Place
 from otcache_core.calibration.search import search_steps
 from otcache_core.calibration.storages import import_optuna, open_storage
@@ -277,6 +278,16 @@ def test_a_journal_whose_last_line_is_half_goes_on(tmp_path):
         search_steps(scorer, BUDGET, 6, [START], storage=f"journal:{path}")
         assert 2 <= len(scorer.tried) <= 3
         assert all(json.loads(line) for line in path.read_bytes().splitlines())
+
+
+def test_a_lock_that_a_killed_worker_left_is_taken_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(storages, "LOCKED_SECONDS", 0.2)
+    path = tmp_path / "study.log"
+    search_steps(fake(), BUDGET, 2, [START], storage=f"journal:{path}")
+    lock = Path(f"{path}.lock")
+    lock.touch()
+    search_steps(fake(), BUDGET, 4, [START], storage=f"journal:{path}")
+    assert not lock.exists()
 
 
 def test_a_path_with_a_colon_is_a_path_still(tmp_path):
