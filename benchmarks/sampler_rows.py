@@ -1,7 +1,9 @@
-"""The rows of samplers.py, and the tables that they make."""
+"""The rows of samplers.py, the tables that they make, and the files that keep them."""
 
+import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 OWN, EULERS = "own", "euler"  # whose lesson a schedule comes from
 OURS, PLAIN, HOLD, HOLD_DENOISED, OUTPUT = "ours", "plain", "hold", "hold denoised", "output"
@@ -59,6 +61,37 @@ class Row:
             return f"{head} {made}  {'in full' if self.level == OUTPUT else 'not in blocks'}: {self.reason}"
         cells = (f"{way}{f' [{self.plain[1]}]' if way == PLAIN else ''} {self.cell(way)}" for way in self.found)
         return f"{head} {made}  {'' if self.level == OUTPUT else 'blocks: '}{', '.join(cells)}"
+
+
+class Kept:
+    """Rows in files of a folder, one for each sampler, number of steps and guidance: what an interrupted program goes on from.
+
+    They are those of the code that measured them: remove the folder where that has changed.
+    """
+
+    def __init__(self, folder: Path | None, held_out: int):
+        """folder: None keeps nothing. held_out: scenes; rows over other scenes are not read."""
+        self._folder, self._held_out = folder, held_out
+
+    def _file(self, sampler: str, steps: int, cfg: float) -> Path:
+        return self._folder / f"{sampler}-{steps}-{cfg:g}-{self._held_out}.json"
+
+    def read(self, sampler: str, steps: int, cfg: float) -> list[Row]:
+        """The rows that are kept, none where they are yet to be measured."""
+        if self._folder is None or not (file := self._file(sampler, steps, cfg)).exists():
+            return []
+        rows = [Row(**fields) for fields in json.loads(file.read_text())]
+        return [replace(row, plain=tuple(row.plain), found={way: tuple(dB) for way, dB in row.found.items()}) for row in rows]
+
+    def write(self, rows: list[Row]) -> None:
+        """Keep all `rows` of one sampler, number of steps and guidance, whole or not at all."""
+        if self._folder is None or not rows:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._file(rows[0].sampler, rows[0].steps, rows[0].cfg)
+        temporary = file.with_suffix(".part")
+        temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        temporary.replace(file)
 
 
 def in_full(rows: Iterable[Row]) -> dict[str, list[str]]:

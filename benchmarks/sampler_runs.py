@@ -8,7 +8,7 @@ from pathlib import Path
 
 from booted import boot_host, say
 from quality import CALIBRATION_SCENES, HELD_OUT_SCENES, demo, psnr
-from sampler_rows import EULERS, HOLD, HOLD_DENOISED, OURS, OUTPUT, OWN, PLAIN, Row
+from sampler_rows import EULERS, HOLD, HOLD_DENOISED, OURS, OUTPUT, OWN, PLAIN, Kept, Row
 
 SCHEDULER, SEED, LESSON_SEED = "simple", 77, 100
 SHARES, BESIDES = (2, 3, 5), {50: (15,)}  # budgets: steps over these, and more of them
@@ -199,12 +199,13 @@ def with_wrapper(model, wrapper: Callable):
 
 
 _bench: Bench | None = None
+_kept: Kept | None = None
 
 
-def begin(base: str, held_out: int) -> None:
-    """Boot this process's ComfyUI, in a folder of its own under `base`."""
-    global _bench
-    _bench = Bench(Path(tempfile.mkdtemp(dir=base)), held_out)
+def begin(base: str, held_out: int, keep: Path | None = None) -> None:
+    """Boot this process's ComfyUI, in a folder of its own under `base`; rows are kept in the folder `keep`."""
+    global _bench, _kept
+    _bench, _kept = Bench(Path(tempfile.mkdtemp(dir=base)), held_out), Kept(keep, held_out)
 
 
 def sampler_names() -> list[str]:
@@ -215,8 +216,9 @@ def sampler_names() -> list[str]:
 
 
 def measure(sampler: str, all_steps: list[int], cfgs: list[float]) -> list[Row]:
-    """All rows of one sampler, each printed as soon as it is known."""
-    bench, rows, adds_noise = _bench, [], _bench.adds_noise(sampler)
+    """All rows of one sampler, each printed as soon as it is known; those that are kept are read."""
+    bench, rows = _bench, []
+    adds_noise = cache(lambda: bench.adds_noise(sampler))
     for cfg in cfgs:
 
         @cache
@@ -227,7 +229,11 @@ def measure(sampler: str, all_steps: list[int], cfgs: list[float]) -> list[Row]:
             return len(sigmas), samples
 
         for steps in all_steps:
-            for row in Of(bench, sampler, steps, cfg, plain, adds_noise).rows():
-                say(row.text)
-                rows.append(row)
+            some = _kept.read(sampler, steps, cfg)
+            if not some:
+                for row in Of(bench, sampler, steps, cfg, plain, adds_noise()).rows():
+                    say(row.text)
+                    some.append(row)
+                _kept.write(some)
+            rows += some
     return rows

@@ -84,12 +84,14 @@ def main() -> int:
     parser.add_argument("--held-out", type=int, default=12, help="scenes to measure on (%(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each (%(default)s)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to this file")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep rows here, and go on from those that are there")
     arguments = parser.parse_args()
     find_comfyui()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes
     rows, failed = {}, []
     with tempfile.TemporaryDirectory() as base:
-        options = {"mp_context": get_context("spawn"), "initializer": begin, "initargs": (base, arguments.held_out)}
+        told = base, arguments.held_out, arguments.keep
+        options = {"mp_context": get_context("spawn"), "initializer": begin, "initargs": told}
         with ProcessPoolExecutor(arguments.jobs, **options) as pool:
             known = pool.submit(sampler_names).result()
             names = arguments.samplers or known

@@ -8,10 +8,12 @@ from math import inf, isfinite
 import torch
 
 from ..errors import NotFiniteError
+from ..sampling.cached_run import CachedRun
 from ..sampling.patches import Patches
 from ..sampling.rehearsal import Recording, Rehearsal, summed
 from ..sampling.rollout import Generator, drive
 from ..sampling.trajectory import Trajectory
+from ..schedules.schedule import make_schedule
 from .ladder import REACH, rehearsed_budgets
 from .learnt_paths import paths
 from .statistics import Origin, Statistics, of_recording
@@ -24,7 +26,7 @@ def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, ask
 
     asked: the budget that is wanted, as in `rehearsed_budgets`.
     """
-    budgets = rehearsed_budgets(statistics.steps, asked, statistics.looks_back and not statistics.held)
+    budgets = rehearsed_budgets(statistics.steps, asked, statistics.compares)
     before = list(known.rehearsals) if known is not None else []
     if before:
         budgets = [budget for budget in budgets if budget > REACH * max(map(len, before))]
@@ -34,24 +36,32 @@ def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, ask
 
 def rehearsed(
     statistics: Statistics, recording: Recording, chosen: Sequence[tuple[int, ...]],
-    run: Callable[[Rehearsal], torch.Tensor], full: torch.Tensor,
+    run: Callable[[CachedRun], torch.Tensor], full: torch.Tensor,
 ) -> Statistics:  # fmt: skip
     """`statistics` of the recorded run with what rehearsals of the `chosen` compute steps meet.
 
     run(rehearsal): samples the recorded cases with it and returns their final latents; full: those of the recorded run, both
     [b, ...]. One that is not finite has gone all the way astray: its error is the latent itself, its visits teach nothing.
+    The largest is rehearsed in both ways where that is asked for (`fit_or_hold`).
     """
-    visits, errors, square = [], {}, recording.patches.layout.mean_square(full)
-    for steps in chosen:
-        rehearsal = Rehearsal(recording, steps)
+    visits, square = [], recording.patches.layout.mean_square(full)
+
+    def error(rehearsal: CachedRun) -> tuple[float, float]:
         try:
-            error = recording.patches.layout.mean_square(run(rehearsal) - full)
+            found = recording.patches.layout.mean_square(run(rehearsal) - full)
         except NotFiniteError:
-            error = inf
-        if isfinite(error):
-            visits += rehearsal.visits.items()
-        errors[tuple(steps)] = (error if isfinite(error) else square), square
-    return replace(statistics, visits=summed(visits), rehearsals=errors)
+            found = inf
+        if isfinite(found) and isinstance(rehearsal, Rehearsal):
+            visits.extend(rehearsal.visits.items())
+        return (found if isfinite(found) else square), square
+
+    errors = {tuple(steps): error(Rehearsal(recording, steps)) for steps in chosen}
+    holds = {}
+    if chosen and statistics.compares:
+        most = tuple(max(chosen, key=len))
+        holding = make_schedule(sigmas=tuple(recording.sigmas), compute_steps=most, predictor={"kind": "hold"})
+        holds[most] = error(CachedRun(holding, recording.patches.layout))
+    return replace(statistics, visits=summed(visits), rehearsals=errors, holds=holds)
 
 
 def lesson(

@@ -58,11 +58,11 @@ def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int
     """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics` that tell as many
     bands apart as the first; raises `OTCacheError`.
 
-    Without weights, to hold, where the sampler adds noise or where more evaluations came no nearer in rehearsals.
+    Without weights, to hold, where the sampler adds noise or where holding came nearer in rehearsals (`fit_or_hold`).
     """
     grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
     how = {"predictor": {"kind": "hold"}}
-    if first.settles and not first.held:
+    if not first.holds_at(len(compute_steps)):
         same = [known for known in statistics if known.bands == first.bands]
         rows = weights([sight for known in same for sight in sights(known)], grid, compute_steps, first.bands)
         how = {"predictor": fitted_to(first.bands), "weights": rows}
