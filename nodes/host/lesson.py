@@ -107,9 +107,8 @@ class Lesson:
         recording = recording.landings
         self._rehearsing = True
 
-        count = len(chosen) + statistics.compares
-
         def run(rehearsal: CachedRun):
+            count = max(len(chosen), len(made) + 1)  # one more where the largest is to hold as well
             self._say(f"rehearsing {len(made) + 1} of {count}, {rehearsal.schedule.budget} evaluations")
             try:
                 return again(rehearsal)

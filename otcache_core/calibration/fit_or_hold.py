@@ -2,7 +2,8 @@
 
 Multistep samplers difference what they are given, and some make so much of any error that weights which land where they were
 fitted to are further off in the end than holding is (measured: uni_pc at guidance 7.5). Which of both is nearer depends on
-model, guidance and budget, so that lessons of such samplers rehearse the largest budget in both ways.
+model, guidance and budget. Where rehearsals of such samplers hardly came nearer with more evaluations, the largest budget is
+rehearsed in both ways.
 """
 
 from collections.abc import Mapping
@@ -41,6 +42,16 @@ def settles(fitted: Outcomes) -> bool:
     make more of any error, so that nothing can be fitted to where they went."""
     errors = list(relative(fitted).values())
     return not errors or errors[-1] < SETTLED * (errors[0] if len(errors) > 1 else 1.0)
+
+
+def doubtful(fitted: Outcomes) -> bool:
+    """Whether the error fell by less than the budget grew in rehearsals, so that holding should be rehearsed as well; that of
+    a single one where it is as far off as a latent of zeros."""
+    found = relative(fitted)
+    if len(found) < 2:
+        return any(error >= 1.0 for error in found.values())
+    (few, worse), *_, (many, better) = found.items()
+    return better * many > worse * few
 
 
 def holds(fitted: Outcomes, held: Outcomes, budget: int) -> bool:

@@ -14,6 +14,7 @@ from ..sampling.rehearsal import Recording, Rehearsal, summed
 from ..sampling.rollout import Generator, drive
 from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import make_schedule
+from .fit_or_hold import doubtful
 from .ladder import REACH, rehearsed_budgets
 from .learnt_paths import paths
 from .statistics import Origin, Statistics, of_recording
@@ -26,7 +27,7 @@ def rehearsal_steps(statistics: Statistics, known: Statistics | None = None, ask
 
     asked: the budget that is wanted, as in `rehearsed_budgets`.
     """
-    budgets = rehearsed_budgets(statistics.steps, asked, statistics.compares)
+    budgets = rehearsed_budgets(statistics.steps, asked, statistics.looks_back and not statistics.held)
     before = list(known.rehearsals) if known is not None else []
     if before:
         budgets = [budget for budget in budgets if budget > REACH * max(map(len, before))]
@@ -42,7 +43,7 @@ def rehearsed(
 
     run(rehearsal): samples the recorded cases with it and returns their final latents; full: those of the recorded run, both
     [b, ...]. One that is not finite has gone all the way astray: its error is the latent itself, its visits teach nothing.
-    The largest is rehearsed in both ways where that is asked for (`fit_or_hold`).
+    The largest is rehearsed in both ways where that is to be doubted (`fit_or_hold`).
     """
     visits, square = [], recording.patches.layout.mean_square(full)
 
@@ -57,7 +58,7 @@ def rehearsed(
 
     errors = {tuple(steps): error(Rehearsal(recording, steps)) for steps in chosen}
     holds = {}
-    if chosen and statistics.compares:
+    if statistics.looks_back and not statistics.held and doubtful(errors):
         most = tuple(max(chosen, key=len))
         holding = make_schedule(sigmas=tuple(recording.sigmas), compute_steps=most, predictor={"kind": "hold"})
         holds[most] = error(CachedRun(holding, recording.patches.layout))

@@ -111,11 +111,6 @@ class Statistics:
         """Whether the sampler's moves are not Euler's: multistep samplers'."""
         return not are_eulers(self.moves, self.sigmas)
 
-    @property
-    def compares(self) -> bool:
-        """Whether a lesson rehearses in both ways, fitted and holding."""
-        return self.looks_back and not self.held
-
     def holds_at(self, budget: int) -> bool:
         """Whether skipped steps of a run of `budget` evaluations hold."""
         return self.held or holds(self.rehearsals, self.holds, budget)

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from mixture import MixtureGenerator, linear_sigmas
 
-from otcache_core.calibration.fit_or_hold import added, holds, nearer, relative, settles
+from otcache_core.calibration.fit_or_hold import added, doubtful, holds, nearer, relative, settles
 from otcache_core.calibration.lessons import ELEMENTS, lesson, rehearsed
 from otcache_core.calibration.solving import solve
 from otcache_core.calibration.statistics import load_statistics
 from otcache_core.errors import NotFiniteError
 from otcache_core.sampling.cached_run import CachedRun
 from otcache_core.sampling.patches import Patches
-from otcache_core.sampling.rehearsal import Recording
+from otcache_core.sampling.rehearsal import Recording, Rehearsal
 from otcache_core.sampling.rollout import record
 
 SMALL, LARGE, OTHER = (0, 5, 8), (0, 2, 4, 6, 8, 9), (0, 1, 4, 6, 8, 9)
@@ -61,17 +61,45 @@ def eulers():
     return lesson(generator, [1], [record(generator, 1, linear_sigmas(20, 2.0))])
 
 
-def test_eulers_lessons_rehearse_no_holding(eulers):
-    assert not eulers.compares and not eulers.holds
+@pytest.mark.parametrize(
+    ("fitted", "doubted"),
+    [
+        ({"small": 0.3, "large": 0.16}, True),
+        ({"small": 0.3, "large": 0.14}, False),
+        ({"small": 1.0, "large": 1.0}, True),
+        ({"small": 0.9}, False),
+        ({"large": 1.0}, True),
+        ({}, False),
+    ],
+)
+def test_rehearsals_that_hardly_came_nearer_are_doubted(fitted, doubted):
+    assert doubtful(outcomes(**fitted)) == doubted
+
+
+def multistep(known, factor=1.5):
+    return replace(known, moves=known.moves * [0.5, *[1.0] * 18, factor])
+
+
+@pytest.mark.parametrize(("adds", "looks_back", "error"), [(False, True, 0.01), (False, False, 0.2), (True, True, 0.2)])
+def test_others_rehearse_no_holding(eulers, adds, looks_back, error):
+    """Where weights came nearer, of samplers that step as Euler, and of those that hold anyway."""
+    full, ran = record(MixtureGenerator(), 1, eulers.sigmas).final[None], []
+    known = replace(multistep(eulers) if looks_back else eulers, held=adds)
+    recording = Recording(eulers.sigmas, full[None], None, Patches(full.shape, ELEMENTS))
+
+    def run(rehearsal):
+        ran.append(type(rehearsal))
+        return full * (1.2 if len(ran) < 2 else 1 + error)
+
+    assert not rehearsed(known, recording, [SMALL, LARGE], run, full).holds and ran == [Rehearsal, Rehearsal]
 
 
 @pytest.mark.parametrize("held", [0.0, 1.0, None])
-def test_lessons_of_multistep_samplers_rehearse_the_largest_budget_in_both_ways(eulers, held, tmp_path):
+def test_lessons_of_multistep_samplers_that_hardly_came_nearer_rehearse_the_largest_in_both_ways(eulers, held, tmp_path):
     """held: the error of holding, relative to the full run, None for one that is not finite."""
     generator = MixtureGenerator()
     full = record(generator, 1, eulers.sigmas).final[None]
-    known = replace(eulers, moves=eulers.moves * [0.5, *[1.0] * 18, 1.5])
-    ran = []
+    known, ran = multistep(eulers), []
 
     def run(rehearsal):
         ran.append((type(rehearsal) is CachedRun, rehearsal.schedule.compute_steps, rehearsal.schedule.predictor.kind))
