@@ -10,12 +10,33 @@ OURS, PLAIN, HOLD, HOLD_DENOISED, OUTPUT = "ours", "plain", "hold", "hold denois
 HEAD = """\
 # Samplers
 
-Printed by `python benchmarks/samplers.py --markdown docs/samplers.md`.
+Printed by `python benchmarks/samplers.py {}`.
 
 PSNR in dB against the same sampler's full run, mean and (worst) of {} scenes of the embedded model that nothing was learnt
 from. Lesson: whose ordinary run the schedule was learnt from, the sampler's own or euler's. Made: evaluations. Plain: the same
 sampler with as many evaluations [those it made, where they are fewer]. Hold, hold denoised: the steps that ours computes, with
 the last velocity or denoised latent on the others. Samplers with * add noise."""
+
+
+SHARES, BESIDES = (2, 3, 5), {50: (15,)}  # budgets: steps over these, and more of them
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is measured: on how many scenes, at which shares of the steps, under whose lessons."""
+
+    held_out: int = 12
+    shares: tuple[int, ...] = SHARES
+    lessons: tuple[str, ...] = (OWN, EULERS)
+
+    def budgets(self, steps: int) -> list[int]:
+        """Those of a run of `steps`, rising."""
+        return sorted({round(steps / share) for share in self.shares} | set(BESIDES.get(steps, ())))
+
+    @property
+    def mark(self) -> str:
+        """What tells it from others in a file's name."""
+        return "-".join(map(str, (self.held_out, *self.shares, *self.lessons)))
 
 
 @dataclass(frozen=True)
@@ -69,12 +90,12 @@ class Kept:
     They are those of the code that measured them: remove the folder where that has changed.
     """
 
-    def __init__(self, folder: Path | None, held_out: int):
-        """folder: None keeps nothing. held_out: scenes; rows over other scenes are not read."""
-        self._folder, self._held_out = folder, held_out
+    def __init__(self, folder: Path | None, form: Form):
+        """folder: None keeps nothing. Rows of another form are not read."""
+        self._folder, self._form = folder, form
 
     def _file(self, sampler: str, steps: int, cfg: float) -> Path:
-        return self._folder / f"{sampler}-{steps}-{cfg:g}-{self._held_out}.json"
+        return self._folder / f"{sampler}-{steps}-{cfg:g}-{self._form.mark}.json"
 
     def read(self, sampler: str, steps: int, cfg: float) -> list[Row]:
         """The rows that are kept, none where they are yet to be measured."""
@@ -104,9 +125,9 @@ def in_full(rows: Iterable[Row]) -> dict[str, list[str]]:
     return {reason: list(samplers) for reason, samplers in found.items()}
 
 
-def markdown(rows: list[Row], held_out: int) -> str:
-    """docs/samplers.md."""
-    lines = HEAD.format(held_out).splitlines()
+def markdown(rows: list[Row], command: str, held_out: int) -> str:
+    """docs/samplers.md. command: the program's arguments."""
+    lines = HEAD.format(command, held_out).splitlines()
     parts = sorted({(-row.steps, row.cfg) for row in rows})
     heads = ["sampler", "lesson", "B", "made", OURS, PLAIN, HOLD, HOLD_DENOISED]
     for minus, cfg in parts:
