@@ -17,7 +17,7 @@ GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large erro
 TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
 SHORT_GAPS = 2.5  # steps an evaluation: up to here nothing is taken back (measured)
 REST = 0.75  # of a distance: what even steps leave after the last
-ASTRAY, CLOSE = (0.42, 0.75), (0.2, 1.8)  # expected relative errors, and the power of `spread_steps` there (measured)
+ASTRAY, CLOSE = (0.56, 0.75), (0.28, 1.8)  # expected relative errors, and the power of `spread_steps` there (measured)
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
 
 
