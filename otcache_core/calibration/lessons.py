@@ -5,12 +5,14 @@ from dataclasses import replace
 from functools import partial
 from math import inf, isfinite
 
+import numpy as np
 import torch
 
 from ..errors import NotFiniteError
 from ..sampling.cached_run import CachedRun
 from ..sampling.patches import Patches
 from ..sampling.rehearsal import Recording, Rehearsal, summed
+from ..sampling.response import Response, are_eulers
 from ..sampling.rollout import Generator, drive
 from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import make_schedule
@@ -58,7 +60,9 @@ def rehearsed(
 
     errors = {tuple(steps): error(Rehearsal(recording, steps)) for steps in chosen}
     holds = {}
-    if statistics.looks_back and not statistics.held and doubtful(errors):
+    moves = recording.response.moves
+    eulers = moves is not None and are_eulers(moves, recording.sigmas)
+    if not eulers and not statistics.held and doubtful(errors):
         most = tuple(max(chosen, key=len))
         holding = make_schedule(sigmas=tuple(recording.sigmas), compute_steps=most, predictor={"kind": "hold"})
         holds[most] = error(CachedRun(holding, recording.patches.layout))
@@ -75,12 +79,13 @@ def lesson(
     """
     total = None
     for case, full in zip(cases, trajectories, strict=True):
+        eulers = Response(np.diff(full.sigmas))
         if full.patches:
-            recording = Recording(full.sigmas, full.x[:, None], full.d[:, None], full.patches)
+            recording = Recording(full.sigmas, full.x[:, None], full.d[:, None], full.patches, eulers)
         else:
             patches = Patches(full.x[:1].shape, ELEMENTS, full.layout)
             kept = (torch.stack([patches.of(row[None]) for row in part]) for part in (full.x, full.d))
-            recording = Recording(full.sigmas, *kept, patches)
+            recording = Recording(full.sigmas, *kept, patches, eulers)
         one = of_recording(recording, origin)
         chosen = rehearsal_steps(one, total or known)
         one = rehearsed(one, recording, chosen, partial(drive, generator=generator, cases=[case]), full.final[None])

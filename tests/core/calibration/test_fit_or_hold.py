@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from mixture import MixtureGenerator, linear_sigmas
 
@@ -13,6 +14,7 @@ from otcache_core.errors import NotFiniteError
 from otcache_core.sampling.cached_run import CachedRun
 from otcache_core.sampling.patches import Patches
 from otcache_core.sampling.rehearsal import Recording, Rehearsal
+from otcache_core.sampling.response import Response
 from otcache_core.sampling.rollout import record
 
 SMALL, LARGE, OTHER = (0, 5, 8), (0, 2, 4, 6, 8, 9), (0, 1, 4, 6, 8, 9)
@@ -28,6 +30,7 @@ def outcomes(**errors):
     [
         ({"small": 0.3, "large": 0.1}, {"large": 0.2}, False, False, False),
         ({"small": 0.3, "large": 0.1}, {"large": 0.05}, False, False, True),
+        ({"small": 0.3, "large": 0.1}, {"large": 0.108}, False, False, True),  # nearer by what may be chance
         ({"small": 0.3, "large": 0.1}, {"small": 0.2, "large": 0.2}, False, True, False),
         ({"small": 0.3, "large": 0.29}, {"large": 0.4}, False, False, False),  # measured, whether it settles or not
         ({"small": 1.0, "large": 1.0}, {"large": 1.0}, True, True, True),  # both went astray
@@ -67,8 +70,8 @@ def eulers():
         ({"small": 0.3, "large": 0.16}, True),
         ({"small": 0.3, "large": 0.14}, False),
         ({"small": 1.0, "large": 1.0}, True),
-        ({"small": 0.9}, False),
-        ({"large": 1.0}, True),
+        ({"small": 0.4}, False),
+        ({"large": 0.6}, True),
         ({}, False),
     ],
 )
@@ -76,16 +79,16 @@ def test_rehearsals_that_hardly_came_nearer_are_doubted(fitted, doubted):
     assert doubtful(outcomes(**fitted)) == doubted
 
 
-def multistep(known, factor=1.5):
-    return replace(known, moves=known.moves * [0.5, *[1.0] * 18, factor])
+UNEVEN = np.array([0.5, *[1.0] * 18, 1.5])
 
 
 @pytest.mark.parametrize(("adds", "looks_back", "error"), [(False, True, 0.01), (False, False, 0.2), (True, True, 0.2)])
 def test_others_rehearse_no_holding(eulers, adds, looks_back, error):
     """Where weights came nearer, of samplers that step as Euler, and of those that hold anyway."""
     full, ran = record(MixtureGenerator(), 1, eulers.sigmas).final[None], []
-    known = replace(multistep(eulers) if looks_back else eulers, held=adds)
-    recording = Recording(eulers.sigmas, full[None], None, Patches(full.shape, ELEMENTS))
+    moves = eulers.moves * (UNEVEN if looks_back else 1.0)
+    known = replace(eulers, held=adds, moves=moves)
+    recording = Recording(eulers.sigmas, full[None], None, Patches(full.shape, ELEMENTS), Response(moves))
 
     def run(rehearsal):
         ran.append(type(rehearsal))
@@ -94,12 +97,14 @@ def test_others_rehearse_no_holding(eulers, adds, looks_back, error):
     assert not rehearsed(known, recording, [SMALL, LARGE], run, full).holds and ran == [Rehearsal, Rehearsal]
 
 
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("held", [0.0, 1.0, None])
-def test_lessons_of_multistep_samplers_that_hardly_came_nearer_rehearse_the_largest_in_both_ways(eulers, held, tmp_path):
-    """held: the error of holding, relative to the full run, None for one that is not finite."""
+def test_lessons_of_other_samplers_that_hardly_came_nearer_rehearse_the_largest_in_both_ways(eulers, held, told, tmp_path):
+    """held: the error of holding, relative to the full run, None for one that is not finite. told: whether
+    the sampler's moves are known."""
     generator = MixtureGenerator()
     full = record(generator, 1, eulers.sigmas).final[None]
-    known, ran = multistep(eulers), []
+    known, ran = replace(eulers, moves=eulers.moves * UNEVEN) if told else eulers, []
 
     def run(rehearsal):
         ran.append((type(rehearsal) is CachedRun, rehearsal.schedule.compute_steps, rehearsal.schedule.predictor.kind))
@@ -109,7 +114,8 @@ def test_lessons_of_multistep_samplers_that_hardly_came_nearer_rehearse_the_larg
             raise NotFiniteError("far astray")
         return full * (1 + held)
 
-    recording = Recording(eulers.sigmas, full[None], None, Patches(full.shape, ELEMENTS))
+    response = Response(known.moves if told else None)
+    recording = Recording(eulers.sigmas, full[None], None, Patches(full.shape, ELEMENTS), response)
     found = rehearsed(known, recording, [SMALL, LARGE], run, full)
     assert ran == [(False, SMALL, "fitted"), (False, LARGE, "fitted"), (True, LARGE, "hold")]
     assert list(found.holds) == [LARGE] and relative(found.holds)[6] == pytest.approx(1.0 if held is None else held, abs=1e-6)
