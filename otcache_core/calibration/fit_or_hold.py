@@ -12,7 +12,7 @@ import numpy as np
 
 STEEP = -1.0  # slope of error against budget, in logarithms, where two rehearsals do not tell a steeper one
 BY_CHANCE = 0.9  # of the error of holding: what weights have to be below, since one run says that much by chance
-FAR = 0.5  # relative error of a single rehearsal from which it is to be doubted
+FAR = 0.5  # relative error from which a rehearsal has gone astray: it is to be doubted, and what it fitted says little
 SETTLED = 0.8  # of the error at the smallest rehearsed budget: what that at the largest has to be below
 TINY = 1e-30  # a latent's mean square that says nothing
 
@@ -70,7 +70,7 @@ def holds(fitted: Outcomes, held: Outcomes, budget: int) -> bool:
         return not settles(fitted)
     decides = [known for known in both if known <= budget]
     if decides:
-        return BY_CHANCE * holding[decides[-1]] <= following[decides[-1]]
+        return following[decides[-1]] >= min(BY_CHANCE * holding[decides[-1]], FAR)
     return min(following.values()) >= 1.0
 
 

@@ -34,6 +34,7 @@ def outcomes(**errors):
         ({"small": 0.3, "large": 0.1}, {"small": 0.2, "large": 0.2}, False, True, False),
         ({"small": 0.3, "large": 0.29}, {"large": 0.4}, False, False, False),  # measured, whether it settles or not
         ({"small": 1.0, "large": 1.0}, {"large": 1.0}, True, True, True),  # both went astray
+        ({"small": 0.6, "large": 0.55}, {"large": 0.9}, False, False, True),  # too far off to have fitted anything
         ({"small": 0.3, "large": 0.1}, {}, False, False, False),
         ({"small": 0.3, "large": 0.29}, {}, True, True, True),
         ({}, {}, False, False, False),
