@@ -110,6 +110,10 @@ class Recorder(CachedRun):
     def watches(self) -> bool:
         return True
 
+    @property
+    def takes_stages(self) -> bool:
+        return False
+
     def recording(self) -> Recording:
         """What was kept, on the CPU; raises `OTCacheError` with the reason when the run teaches nothing.
 
