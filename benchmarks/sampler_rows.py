@@ -1,19 +1,42 @@
-"""The rows of samplers.py, and the tables that they make."""
+"""The rows of samplers.py, the tables that they make, and the files that keep them."""
 
+import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 OWN, EULERS = "own", "euler"  # whose lesson a schedule comes from
 OURS, PLAIN, HOLD, HOLD_DENOISED, OUTPUT = "ours", "plain", "hold", "hold denoised", "output"
 HEAD = """\
 # Samplers
 
-Printed by `python benchmarks/samplers.py --markdown docs/samplers.md`.
+Printed by `python benchmarks/samplers.py {}`.
 
 PSNR in dB against the same sampler's full run, mean and (worst) of {} scenes of the embedded model that nothing was learnt
 from. Lesson: whose ordinary run the schedule was learnt from, the sampler's own or euler's. Made: evaluations. Plain: the same
 sampler with as many evaluations [those it made, where they are fewer]. Hold, hold denoised: the steps that ours computes, with
 the last velocity or denoised latent on the others. Samplers with * add noise."""
+
+
+SHARES, BESIDES = (2, 3, 5), {50: (15,)}  # budgets: steps over these, and more of them
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is measured: on how many scenes, at which shares of the steps, under whose lessons."""
+
+    held_out: int = 12
+    shares: tuple[int, ...] = SHARES
+    lessons: tuple[str, ...] = (OWN, EULERS)
+
+    def budgets(self, steps: int) -> list[int]:
+        """Those of a run of `steps`, rising."""
+        return sorted({round(steps / share) for share in self.shares} | set(BESIDES.get(steps, ())))
+
+    @property
+    def mark(self) -> str:
+        """What tells it from others in a file's name."""
+        return "-".join(map(str, (self.held_out, *self.shares, *self.lessons)))
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,37 @@ class Row:
         return f"{head} {made}  {'' if self.level == OUTPUT else 'blocks: '}{', '.join(cells)}"
 
 
+class Kept:
+    """Rows in files of a folder, one for each sampler, number of steps and guidance: what an interrupted program goes on from.
+
+    They are those of the code that measured them: remove the folder where that has changed.
+    """
+
+    def __init__(self, folder: Path | None, form: Form):
+        """folder: None keeps nothing. Rows of another form are not read."""
+        self._folder, self._form = folder, form
+
+    def _file(self, sampler: str, steps: int, cfg: float) -> Path:
+        return self._folder / f"{sampler}-{steps}-{cfg:g}-{self._form.mark}.json"
+
+    def read(self, sampler: str, steps: int, cfg: float) -> list[Row]:
+        """The rows that are kept, none where they are yet to be measured."""
+        if self._folder is None or not (file := self._file(sampler, steps, cfg)).exists():
+            return []
+        rows = [Row(**fields) for fields in json.loads(file.read_text())]
+        return [replace(row, plain=tuple(row.plain), found={way: tuple(dB) for way, dB in row.found.items()}) for row in rows]
+
+    def write(self, rows: list[Row]) -> None:
+        """Keep all `rows` of one sampler, number of steps and guidance, whole or not at all."""
+        if self._folder is None or not rows:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._file(rows[0].sampler, rows[0].steps, rows[0].cfg)
+        temporary = file.with_suffix(".part")
+        temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        temporary.replace(file)
+
+
 def in_full(rows: Iterable[Row]) -> dict[str, list[str]]:
     """Samplers by why nothing was skipped."""
     found: dict[str, dict[str, None]] = {}
@@ -71,9 +125,9 @@ def in_full(rows: Iterable[Row]) -> dict[str, list[str]]:
     return {reason: list(samplers) for reason, samplers in found.items()}
 
 
-def markdown(rows: list[Row], held_out: int) -> str:
-    """docs/samplers.md."""
-    lines = HEAD.format(held_out).splitlines()
+def markdown(rows: list[Row], command: str, held_out: int) -> str:
+    """docs/samplers.md. command: the program's arguments."""
+    lines = HEAD.format(command, held_out).splitlines()
     parts = sorted({(-row.steps, row.cfg) for row in rows})
     heads = ["sampler", "lesson", "B", "made", OURS, PLAIN, HOLD, HOLD_DENOISED]
     for minus, cfg in parts:

@@ -8,28 +8,22 @@ from pathlib import Path
 
 from booted import boot_host, say
 from quality import CALIBRATION_SCENES, HELD_OUT_SCENES, demo, psnr
-from sampler_rows import EULERS, HOLD, HOLD_DENOISED, OURS, OUTPUT, OWN, PLAIN, Row
+from sampler_rows import EULERS, HOLD, HOLD_DENOISED, OURS, OUTPUT, OWN, PLAIN, Form, Kept, Row
 
 SCHEDULER, SEED, LESSON_SEED = "simple", 77, 100
-SHARES, BESIDES = (2, 3, 5), {50: (15,)}  # budgets: steps over these, and more of them
 IN_BLOCKS, BLOCKS_STEPS, BLOCKS_BUDGETS = ("euler", "euler_ancestral", "er_sde"), 50, (8, 10, 15)
-
-
-def budgets(steps: int) -> list[int]:
-    """Those that are measured for a run of `steps`, rising."""
-    return sorted({round(steps / share) for share in SHARES} | set(BESIDES.get(steps, ())))
 
 
 class Bench:
     """The booted host, a scene to learn from and others to measure on."""
 
-    def __init__(self, base: Path, held_out: int):
-        self.host = boot_host(base)
+    def __init__(self, base: Path, form: Form):
+        self.host, self.form = boot_host(base), form
         logging.disable(logging.WARNING)  # ComfyUI's, one for every run
         import comfy.utils
 
         comfy.utils.PROGRESS_BAR_ENABLED = False
-        self.one, self.new = demo(self.host, CALIBRATION_SCENES, 1), demo(self.host, HELD_OUT_SCENES, held_out)
+        self.one, self.new = demo(self.host, CALIBRATION_SCENES, 1), demo(self.host, HELD_OUT_SCENES, form.held_out)
         self.euler = cache(self._euler)
 
     def sample(self, case, model, sampler: str, steps: int, cfg: float, seed: int = SEED):
@@ -65,7 +59,7 @@ class Bench:
 
     def _euler(self, steps: int, cfg: float) -> tuple[list, Callable]:
         """What one run with euler teaches, and the schedule of a budget that this gives."""
-        known = self.learn("euler", steps, cfg, min(budgets(steps)))
+        known = self.learn("euler", steps, cfg, min(self.form.budgets(steps)))
         solve = self.host.module("otcache_core.calibration.solving").solve
         return known, cache(lambda budget: solve(known, known[0].sigmas, budget))
 
@@ -93,20 +87,22 @@ class Of:
         self.full = self._run(watched(bench.new.model, self.sigmas))
 
     def rows(self) -> Iterable[Row]:
-        bench, (known, schedule_of) = self.bench, self.bench.euler(self.steps, self.cfg)
+        bench = self.bench
 
         def own(budget: int, level: str) -> Callable:
             return lambda model, on_report: bench.auto(model, budget, level, on_report)
 
         def borrowed(budget: int, level: str) -> Callable:
+            schedule_of = bench.euler(self.steps, self.cfg)[1]
             return lambda model, on_report: bench.cached(model, schedule_of(budget), level, on_report)
 
-        for lesson, attach in ((OWN, own), (EULERS, borrowed)):
+        for lesson in bench.form.lessons:
+            attach = own if lesson == OWN else borrowed
             if lesson == EULERS:
                 if self.sampler == "euler":
                     continue
-                bench.know(known)
-            for budget in budgets(self.steps):
+                bench.know(bench.euler(self.steps, self.cfg)[0])
+            for budget in bench.form.budgets(self.steps):
                 if lesson == OWN:
                     bench.learn(self.sampler, self.steps, self.cfg, budget)
                 yield self._row(lesson, budget, attach(budget, OUTPUT))
@@ -199,12 +195,13 @@ def with_wrapper(model, wrapper: Callable):
 
 
 _bench: Bench | None = None
+_kept: Kept | None = None
 
 
-def begin(base: str, held_out: int) -> None:
-    """Boot this process's ComfyUI, in a folder of its own under `base`."""
-    global _bench
-    _bench = Bench(Path(tempfile.mkdtemp(dir=base)), held_out)
+def begin(base: str, form: Form, keep: Path | None = None) -> None:
+    """Boot this process's ComfyUI, in a folder of its own under `base`; rows are kept in the folder `keep`."""
+    global _bench, _kept
+    _bench, _kept = Bench(Path(tempfile.mkdtemp(dir=base)), form), Kept(keep, form)
 
 
 def sampler_names() -> list[str]:
@@ -215,8 +212,9 @@ def sampler_names() -> list[str]:
 
 
 def measure(sampler: str, all_steps: list[int], cfgs: list[float]) -> list[Row]:
-    """All rows of one sampler, each printed as soon as it is known."""
-    bench, rows, adds_noise = _bench, [], _bench.adds_noise(sampler)
+    """All rows of one sampler, each printed as soon as it is known; those that are kept are read."""
+    bench, rows = _bench, []
+    adds_noise = cache(lambda: bench.adds_noise(sampler))
     for cfg in cfgs:
 
         @cache
@@ -227,7 +225,11 @@ def measure(sampler: str, all_steps: list[int], cfgs: list[float]) -> list[Row]:
             return len(sigmas), samples
 
         for steps in all_steps:
-            for row in Of(bench, sampler, steps, cfg, plain, adds_noise).rows():
-                say(row.text)
-                rows.append(row)
+            some = _kept.read(sampler, steps, cfg)
+            if not some:
+                for row in Of(bench, sampler, steps, cfg, plain, adds_noise()).rows():
+                    say(row.text)
+                    some.append(row)
+                _kept.write(some)
+            rows += some
     return rows

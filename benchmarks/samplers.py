@@ -8,6 +8,7 @@ calibrations make them. Exits with 1 when a contract is missed.
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,7 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from booted import find_comfyui, say
-from sampler_rows import EULERS, HOLD, HOLD_DENOISED, OURS, OUTPUT, OWN, PLAIN, Row, in_full, markdown
+from sampler_rows import EULERS, HOLD, HOLD_DENOISED, OURS, OUTPUT, OWN, PLAIN, SHARES, Form, Row, in_full, markdown
 from sampler_runs import begin, measure, sampler_names
 
 STEPS, CFGS = (50, 20), (4.0, 7.5)
@@ -82,14 +83,18 @@ def main() -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of the full runs (50 and 20)")
     parser.add_argument("--cfg", type=float, nargs="+", default=CFGS, help="guidance scales (4 and 7.5)")
     parser.add_argument("--held-out", type=int, default=12, help="scenes to measure on (%(default)s)")
+    parser.add_argument("--shares", type=int, nargs="+", default=SHARES, help="budgets: steps over these (2, 3 and 5)")
+    parser.add_argument("--lessons", nargs="+", choices=(OWN, EULERS), default=(OWN, EULERS), help="whose (both)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each (%(default)s)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to this file")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep rows here, and go on from those that are there")
     arguments = parser.parse_args()
     find_comfyui()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes
     rows, failed = {}, []
     with tempfile.TemporaryDirectory() as base:
-        options = {"mp_context": get_context("spawn"), "initializer": begin, "initargs": (base, arguments.held_out)}
+        told = base, Form(arguments.held_out, tuple(arguments.shares), tuple(arguments.lessons)), arguments.keep
+        options = {"mp_context": get_context("spawn"), "initializer": begin, "initargs": told}
         with ProcessPoolExecutor(arguments.jobs, **options) as pool:
             known = pool.submit(sampler_names).result()
             names = arguments.samplers or known
@@ -104,7 +109,7 @@ def main() -> int:
                     rows[running[done]] = done.result()
     ordered = [row for name in names for row in rows.get(name, ())]
     if arguments.markdown:
-        arguments.markdown.write_text(markdown(ordered, arguments.held_out))
+        arguments.markdown.write_text(markdown(ordered, shlex.join(sys.argv[1:]), arguments.held_out))
     kept = judge(ordered)
     if failed:
         say(f"  FAILED  {', '.join(failed)}")

@@ -80,7 +80,10 @@ def solved(key: str, known: Sequence[Statistics], grid: np.ndarray, budget: int)
     if prepared and prepared.steps == len(grid) - 1 and np.allclose(prepared.sigmas, grid, rtol=SAME, atol=SAME):
         return prepared.replace(sigmas=tuple(grid.tolist()))
     # Sums are made anew at each reading; what they hold tells them apart.
-    mark = tuple((one.origin, one.runs, one.sigmas.tobytes(), float(one.grams.sum()), *one.rehearsals.items()) for one in known)
+    mark = tuple(
+        (one.origin, one.runs, one.sigmas.tobytes(), float(one.grams.sum()), *one.rehearsals.items(), *one.holds.items())
+        for one in known
+    )
     place = mark, prepared and prepared.compute_steps, grid.tobytes(), budget
     if place not in _solved:
         steps = retime(prepared, grid).compute_steps if prepared and covers(prepared, grid) else ()

@@ -12,8 +12,9 @@ from ...otcache_core.calibration.ladder import rehearsed_budgets
 from ...otcache_core.calibration.lessons import rehearsal_steps, rehearsed
 from ...otcache_core.calibration.statistics import MOST_STEPS, Origin, Statistics, of_recording
 from ...otcache_core.errors import OTCacheError
+from ...otcache_core.sampling.cached_run import CachedRun
 from ...otcache_core.sampling.layout import Layout
-from ...otcache_core.sampling.rehearsal import Recorder, Recording, Rehearsal
+from ...otcache_core.sampling.rehearsal import Recorder, Recording
 from .run import HostRun
 from .run_report import Report
 from .sampler_response import chance, chance_before
@@ -68,7 +69,7 @@ class Lesson:
         if self._report.reason:
             return output
 
-        def again(rehearsal: Rehearsal):
+        def again(rehearsal: CachedRun):
             self._run.close()
             rehearsal.suit(response)
             self._run = HostRun(lambda: rehearsal, self._grid, guider, self._sampler)
@@ -106,8 +107,9 @@ class Lesson:
         recording = recording.landings
         self._rehearsing = True
 
-        def run(rehearsal: Rehearsal):
-            self._say(f"rehearsing {len(made) + 1} of {len(chosen)}, {rehearsal.schedule.budget} evaluations")
+        def run(rehearsal: CachedRun):
+            count = max(len(chosen), len(made) + 1)  # one more where the largest is to hold as well
+            self._say(f"rehearsing {len(made) + 1} of {count}, {rehearsal.schedule.budget} evaluations")
             try:
                 return again(rehearsal)
             finally:  # one that goes astray ends before its time

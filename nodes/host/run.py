@@ -142,7 +142,7 @@ class HostRun:
             self._check_blocks(x)
             if anew:
                 self.cached.forget()
-            if keeps:
+            if keeps or self.cached.takes_stages:
                 self._observed = step
                 self.cached.evaluated(step, x, given, sigma)
         return given

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..sampling.rollout import FITTED
 from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
+from .fit_or_hold import expected
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import GramData
 from .ladder import FEW_STEPS
@@ -16,6 +17,7 @@ GAMMA, GAMMA_PLAIN = 8.0, 4.0  # how strongly the graph avoids single large erro
 TAKEN_BACK = 0.5  # the share of an error made at the first sigma that later evaluations take back
 SHORT_GAPS = 2.5  # steps an evaluation: up to here nothing is taken back (measured)
 REST = 0.75  # of a distance: what even steps leave after the last
+ASTRAY, CLOSE = (0.56, 0.75), (0.28, 1.8)  # expected relative errors, and the power of `spread_steps` there (measured)
 EDGE = 1e-3  # relative: how far a run may lie beyond what was recorded
 
 
@@ -30,7 +32,7 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
     if budget == steps:
         return tuple(range(steps))
     if statistics.held and steps <= FEW_STEPS:
-        return even_steps(budget, steps)
+        return spread_steps(budget, steps, spread(statistics, budget))
     inner = within(statistics.recorded, grid)
     solved = partial(graph_paths, statistics.held, whole=inner.sigmas[0] == statistics.sigmas[0])
     room = inner.steps // 2
@@ -47,9 +49,10 @@ def steps_on(statistics: Statistics, grid: np.ndarray, budget: int) -> tuple[int
 
 
 def paths(statistics: Statistics, most: int) -> dict[int, tuple[int, ...]]:
-    """The path on the recorded grid at every budget up to `most`: the graph's, or even steps where noise is added to few."""
-    if statistics.held and statistics.steps <= FEW_STEPS:
-        return {budget: even_steps(budget, statistics.steps) for budget in range(1, most + 1)}
+    """The path on the recorded grid at every budget up to `most`: the graph's, or spread steps where noise is added to few."""
+    steps, budgets = statistics.steps, range(1, most + 1)
+    if statistics.held and steps <= FEW_STEPS:
+        return {budget: spread_steps(budget, steps, spread(statistics, budget)) for budget in budgets}
     return graph_paths(statistics.held, statistics.recorded, most, whole=True)
 
 
@@ -58,14 +61,33 @@ def graph_paths(held: bool, recorded: GramData, most: int, whole: bool) -> dict[
     return held_paths(recorded, most) if held else fitted_paths(recorded, most, whole)
 
 
-def even_steps(budget: int, steps: int) -> tuple[int, ...]:
-    """`budget` of N = `steps` at even distances, the last three quarters of a distance before the end.
+def spread_steps(budget: int, steps: int, power: float = 1.0) -> tuple[int, ...]:
+    """`budget` of N = `steps`, the last three quarters of an even distance before the end.
 
-    Where noise is added and steps are few they are better than the graph's, which knows one run's noise too well. (Telling
-    that from rehearsals of one run was tried: it chose wrongly about as often as rightly.)
+    power: above 1 they lie closer at the beginning, below at the end. Where noise is added and steps are few they are better
+    than the graph's, which knows one run's noise too well.
     """
     last = steps - REST * steps / budget
-    return tuple(round(number * last / max(budget - 1, 1)) for number in range(budget))
+    chosen = [round(last * (number / max(budget - 1, 1)) ** power) for number in range(budget)]
+    for number in range(1, budget):
+        chosen[number] = max(chosen[number], chosen[number - 1] + 1)
+    return tuple(min(step, steps - budget + number) for number, step in enumerate(chosen))
+
+
+def spread(statistics: Statistics, budget: int) -> float:
+    """The power of `spread_steps` that suits what rehearsals of even steps came to, 1 where there were none.
+
+    A run that stays near the full one keeps what its first evaluations decide, and these are where denoised latents change
+    most. One that goes astray is another picture soon, whatever its beginning: its last evaluations, with the full run's own
+    noise, bring it back. (Telling it from which of two rehearsals came nearer was tried: it chose wrongly about as often as
+    rightly.)
+    """
+    found = expected(statistics.errors, [budget])
+    if not found:
+        return 1.0
+    (far, late), (near, early) = ASTRAY, CLOSE
+    share = np.log(max(found[budget], near) / far) / np.log(near / far)
+    return float(late + max(share, 0.0) * (early - late))
 
 
 def held_paths(denoised: GramData, most: int) -> dict[int, tuple[int, ...]]:

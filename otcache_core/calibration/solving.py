@@ -18,6 +18,7 @@ from ..sampling.rehearsal import Visit
 from ..sampling.rollout import FITTED, fitted_to
 from ..schedules.extrapolation import prior_weights
 from ..schedules.schedule import HISTORY, Schedule, check_budget, check_sigmas, make_schedule
+from .fit_or_hold import expected
 from .ladder import LEAST
 from .learnt_paths import EDGE, paths, steps_on
 from .statistics import Statistics
@@ -27,7 +28,6 @@ FARTHEST = 30.0  # logarithm: the ridge where no gaps are alike, which leaves th
 NEAR, ALIKE, WIDTH = 1.0, 0.5, 0.7  # scales of a visit's distance: the segment's own length, logarithm of gaps; kernel
 RECORDED_GAPS, DOUBT = (1, 2, 3), 1.0  # gaps of visits made of the recorded run, and what each step of a gap counts
 LEARNT = "learnt"  # how the provenance of such schedules begins
-STEEP = -1.0  # slope of error against budget, in logarithms, where two rehearsals do not tell a steeper one
 METRIC = "expected latent error"  # as schedules name it
 
 
@@ -58,11 +58,11 @@ def fitted(statistics: Sequence[Statistics], sigmas, compute_steps: Sequence[int
     """`compute_steps` on `sigmas` [M + 1] with fitted weights, from the visits of all `statistics` that tell as many
     bands apart as the first; raises `OTCacheError`.
 
-    Without weights, to hold, where the sampler adds noise or where more evaluations came no nearer in rehearsals.
+    Without weights, to hold, where the sampler adds noise or where holding came nearer in rehearsals (`fit_or_hold`).
     """
     grid, first = np.asarray(sigmas, dtype=np.float64), statistics[0]
     how = {"predictor": {"kind": "hold"}}
-    if first.settles and not first.held:
+    if not first.holds_at(len(compute_steps)):
         same = [known for known in statistics if known.bands == first.bands]
         rows = weights([sight for known in same for sight in sights(known)], grid, compute_steps, first.bands)
         how = {"predictor": fitted_to(first.bands), "weights": rows}
@@ -182,20 +182,5 @@ def alike(known: Sequence[Sight], past: np.ndarray, span: float) -> tuple[np.nda
 
 
 def expected_errors(statistics: Statistics, budgets: Iterable[int]) -> dict[int, float]:
-    """{budget: expected relative root mean square error of the final latent}, an estimate; empty without rehearsals.
-
-    On a line in logarithms through what was measured in rehearsals, continued beyond them with the mean slope. Where more
-    evaluations gave more error (by chance), the smaller budget's error counts for both.
-    """
-    known = sorted(statistics.errors.items())
-    if not known:
-        return {}
-    sizes, errors = np.log(np.maximum(np.array(known), 1e-9)).T
-    errors = np.minimum.accumulate(errors)
-    slope = min((errors[-1] - errors[0]) / (sizes[-1] - sizes[0]), STEEP) if len(known) > 1 else STEEP
-    found = {}
-    for budget in budgets:
-        at = np.log(budget)
-        beyond = min(at - sizes[0], 0.0) + max(at - sizes[-1], 0.0)
-        found[budget] = float(np.exp(np.interp(at, sizes, errors) + slope * beyond))
-    return found
+    """{budget: expected relative root mean square error of the final latent}; see `fit_or_hold.expected`."""
+    return expected(statistics.errors, budgets)

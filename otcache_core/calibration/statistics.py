@@ -1,7 +1,7 @@
 """What full runs taught about a model: inner products of velocities, additive over runs, in a small file without pictures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -18,15 +18,15 @@ from ..sampling.rehearsal import Recording, Visit, summed
 from ..sampling.response import SAME_MOVES, are_eulers
 from ..schedules.json_limits import check_size
 from ..schedules.schedule import BANDS, HISTORY, Noise, Number, check_sigmas, check_steps
+from .fit_or_hold import TINY, Outcomes, added, holds, nearer
 from .inner_products import GramData, recorded
 
 FORMAT = "otcache-statistics"  # the name of a file's description
 LARGEST = 1e30  # of all numbers in a file, so that no sum of products overflows
-ROUNDING, TINY = 1e-5, 1e-30  # what float32 may do to inner products, relative and near zero
+ROUNDING = 1e-5  # what float32 may do to inner products, relative
 MOST_BYTES = 8 * 2**20
 MOST_VALUES, MOST_NAMES = 100_000, 1_000  # of its description
 MOST_STEPS = 250  # of a run that is learnt from
-SETTLED = 0.8  # of the error at the smallest rehearsed budget: what that at the largest has to be below
 
 Square = Annotated[float, Field(ge=0, lt=LARGEST, allow_inf_nan=False)]
 
@@ -57,6 +57,7 @@ class _Description(BaseModel):
     bands: Annotated[int, Field(ge=1, le=BANDS)] = 2  # files of pictures did not say it at first
     visits: tuple[Annotated[tuple[int, ...], Field(min_length=1, max_length=HISTORY)], ...]
     rehearsals: tuple[tuple[tuple[int, ...], Square, Square], ...]
+    holds: tuple[tuple[tuple[int, ...], Square, Square], ...] = ()  # nor this
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,18 @@ class Statistics:
     [bands, N, N], for each band of the latents (`sampling.layout`). moves: float64 [N], how far a unit velocity at each step
     moves the final latent. held: whether the sampler adds noise, so that grams are those of denoised latents, which skipped
     steps hold. visits: what rehearsals met at their compute steps, by the grid steps of the evaluations, newest first.
-    rehearsals: by compute steps, the squared error of the rehearsal's final latent and the recorded one's square, each a
-    mean over elements.
+    rehearsals, holds: outcomes of those that fitted and of those that held, squares being means over elements.
     """
 
     sigmas: np.ndarray
     runs: int
     grams: np.ndarray
     visits: Mapping[tuple[int, ...], Visit]
-    rehearsals: Mapping[tuple[int, ...], tuple[float, float]]
+    rehearsals: Outcomes
     moves: np.ndarray
     held: bool = False
     origin: Origin = Origin()
+    holds: Outcomes = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -103,22 +104,16 @@ class Statistics:
     @cached_property
     def errors(self) -> dict[int, float]:
         """{budget: relative root mean square error of the final latent}, as measured in rehearsals."""
-        sums: dict[int, np.ndarray] = {}
-        for steps, pair in self.rehearsals.items():
-            sums[len(steps)] = sums.get(len(steps), 0.0) + np.array(pair)
-        return {budget: float(np.sqrt(error / square)) for budget, (error, square) in sums.items() if square > TINY}
+        return nearer(self.rehearsals, self.holds)
 
     @property
     def looks_back(self) -> bool:
         """Whether the sampler's moves are not Euler's: multistep samplers'."""
         return not are_eulers(self.moves, self.sigmas)
 
-    @property
-    def settles(self) -> bool:
-        """Whether more evaluations came nearer in rehearsals, and a single rehearsal near at all. Some samplers of high order
-        make more of any error, so that nothing can be fitted to where they went."""
-        errors = [error for _, error in sorted(self.errors.items())]
-        return not errors or errors[-1] < SETTLED * (errors[0] if len(errors) > 1 else 1.0)
+    def holds_at(self, budget: int) -> bool:
+        """Whether skipped steps of a run of `budget` evaluations hold."""
+        return self.held or holds(self.rehearsals, self.holds, budget)
 
     def fits(self, other: "Statistics") -> bool:
         """Whether `other` can be added: the same grid, origin, bands and response of the sampler."""
@@ -130,11 +125,9 @@ class Statistics:
         """Those of both; raises `OTCacheError` unless `other` fits."""
         if not self.fits(other):
             raise OTCacheError("Statistics of different grids, samplers, guidance or bands cannot be added; keep them apart.")
-        both = dict(self.rehearsals)
-        for steps, pair in other.rehearsals.items():
-            both[steps] = tuple(np.add(both.get(steps, (0.0, 0.0)), pair).tolist())
         return replace(
-            self, runs=self.runs + other.runs, grams=self.grams + other.grams, rehearsals=both,
+            self, runs=self.runs + other.runs, grams=self.grams + other.grams,
+            rehearsals=added(self.rehearsals, other.rehearsals), holds=added(self.holds, other.holds),
             visits=summed([*self.visits.items(), *other.visits.items()]),
         )  # fmt: skip
 
@@ -152,11 +145,12 @@ class Statistics:
         for name in tensors.keys() - whole:
             tensors[name] = tensors[name].astype(np.float32)
         visits = tuple(tuple(map(int, key)) for key in keys)
-        rehearsals = tuple((tuple(map(int, steps)), *map(float, pair)) for steps, pair in sorted(self.rehearsals.items()))
+        listed = (sorted(outcomes.items()) for outcomes in (self.rehearsals, self.holds))
+        rehearsals, holds = (tuple((tuple(map(int, of)), *map(float, pair)) for of, pair in part) for part in listed)
         try:
             described = _Description(
                 version=1, runs=self.runs, origin=self.origin, held=self.held, bands=self.bands,
-                visits=visits, rehearsals=rehearsals,
+                visits=visits, rehearsals=rehearsals, holds=holds,
             )  # fmt: skip
         except ValidationError:
             raise OTCacheError("What was learnt has errors that are no numbers, or too many runs; forget it.") from None
@@ -197,8 +191,9 @@ def _read(file) -> Statistics:
     check_size(described, values=MOST_VALUES, names=MOST_NAMES)
     told = _Description.model_validate_json(described)
     names = {"sigmas", "grams", "moves"} | {f"{n}.{k}" for n in ("gram", "moments", "squares") for k in range(len(told.visits))}
-    rehearsals = {chosen: tuple(pair) for chosen, *pair in told.rehearsals}
-    if set(file.keys()) != names or len(set(told.visits)) < len(told.visits) or len(rehearsals) < len(told.rehearsals):
+    rehearsals, holds = ({chosen: tuple(pair) for chosen, *pair in part} for part in (told.rehearsals, told.holds))
+    twice = any(len({of for of, *_ in part}) < len(part) for part in (told.rehearsals, told.holds))
+    if set(file.keys()) != names or len(set(told.visits)) < len(told.visits) or twice:
         raise ValueError("it does not hold what it says")
     sigmas = check_sigmas(_array(file, "sigmas"))
     steps = len(sigmas) - 1
@@ -216,9 +211,10 @@ def _read(file) -> Statistics:
         if (squares < 0).any() or (moments**2 > 1.001 * most + TINY).any():
             raise ValueError("its numbers cannot be inner products")
         visits[key] = Visit(gram, moments, squares)
-    for chosen in rehearsals:
+    for chosen in (*rehearsals, *holds):
         check_steps(chosen, steps)
-    return Statistics(sigmas, told.runs, grams, visits, rehearsals, _array(file, "moves", steps), told.held, told.origin)
+    moves = _array(file, "moves", steps)
+    return Statistics(sigmas, told.runs, grams, visits, rehearsals, moves, told.held, told.origin, holds)
 
 
 def _array(file, name: str, *shape: int) -> np.ndarray:

@@ -67,6 +67,12 @@ class CachedRun:
         return self.schedule.budget < self.schedule.steps
 
     @property
+    def takes_stages(self) -> bool:
+        """Whether evaluations between a step's beginning and its end are to be told to it: what is held should be the newest.
+        (Fitted weights are those of the beginnings.) By the midpoint, seeds_2 and dpm_2 go on, not by where they began."""
+        return self._holds_denoised or self.schedule.predictor.kind == "hold"
+
+    @property
     def combines(self) -> int:
         """The most evaluations that `coefficients` gives a weight."""
         predictor = self.schedule.predictor

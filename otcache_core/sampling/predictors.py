@@ -28,15 +28,20 @@ def ramp_gain(sigmas: np.ndarray, moves: np.ndarray | None = None) -> float:
     """What turns (mean - velocity) into the slope of a ramp over one segment's grid `sigmas` [m + 1], m >= 2.
 
     moves: float64 [m], how far a unit velocity at each step moves the latent (`response.Response`); None for Euler's steps.
-    A sampler that hardly moves it along such a ramp, or the other way, as some do in their last steps, gets Euler's ramp.
+    """
+    moves = landing_moves(sigmas, moves)
+    return float(moves.sum() / (moves @ (sigmas[:-1] - sigmas[0])))
+
+
+def landing_moves(sigmas: np.ndarray, moves: np.ndarray | None = None) -> np.ndarray:
+    """`moves` float64 [m] of a segment's grid `sigmas` [m + 1], m >= 1, where a ramp can land a latent by them, else Euler's.
+
+    Some samplers hardly move one in their last steps, or the other way.
     """
     offsets, euler = sigmas[:-1] - sigmas[0], np.diff(sigmas)
-    steady = euler @ offsets
-    moves = euler if moves is None else moves
-    moment = moves @ offsets
-    if moment < LEAST_MOMENT * steady:
-        moves, moment = euler, steady
-    return float(moves.sum() / moment)
+    if moves is None or -moves.sum() < LEAST_MOMENT * -euler.sum() or moves @ offsets < LEAST_MOMENT * (euler @ offsets):
+        return euler
+    return moves
 
 
 def ramp_slope(mean, velocity, sigmas: np.ndarray, moves: np.ndarray | None = None):

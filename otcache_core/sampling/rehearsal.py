@@ -25,7 +25,7 @@ from ..schedules.schedule import make_schedule
 from .cached_run import CachedRun
 from .layout import Layout
 from .patches import Patches
-from .predictors import RIDGE, solve_ridge
+from .predictors import RIDGE, landing_moves, solve_ridge
 from .response import Response
 from .rollout import fitted_to
 from .trajectory import Trajectory
@@ -109,6 +109,10 @@ class Recorder(CachedRun):
     @property
     def watches(self) -> bool:
         return True
+
+    @property
+    def takes_stages(self) -> bool:
+        return False
 
     def recording(self) -> Recording:
         """What was kept, on the CPU; raises `OTCacheError` with the reason when the run teaches nothing.
@@ -211,7 +215,7 @@ class Rehearsal(CachedRun):
         _, end = self.schedule.segments[self._segment[step]]
         grid = self.sigmas[step : end + 1]
         prior, at = prior_weights(self._past(), grid), end - step - 1
-        span = grid[-1] - grid[0] if moves is None else moves[step:end].sum()
+        span = landing_moves(grid, None if moves is None else moves[step:end]).sum()
         self._row = solve_ridge(seen.gram, seen.moments[:, None, :, at] / span, prior[None], RIDGE).ravel()
         self._landing = latent
         self._land(step, self._kept[step])

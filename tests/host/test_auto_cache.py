@@ -52,6 +52,20 @@ def test_samplers_that_add_noise_teach_what_to_hold(host, demo, learnt, sampler)
     assert distance(second, core) < 0.9 < distance(torch.randn_like(core), core)
 
 
+@pytest.mark.parametrize("cfg", [4.0, 7.5])
+def test_a_sampler_whose_moves_cancel_at_the_end_teaches(host, demo, learnt, cfg):
+    """gradient_estimation's last two do in 20 steps; a rehearsal of 10 divided by their sum and came to nothing."""
+    auto, how = Auto(host, demo.model, choose="by budget", budget=10), {"sampler_name": "gradient_estimation", "cfg": cfg}
+    core, _ = run(host, demo, auto, **how)
+    assert "the next one makes 10 of 20" in auto.report.reason and len(lessons(learnt)) == 1
+    learned = host.module("nodes.host.learned")
+    [known] = learned.recall(learned.model_key(demo.model))
+    assert {len(steps): error < 0.36 * square for steps, (error, square) in known.rehearsals.items()} == {5: True, 10: True}
+    assert auto.said[-1] == "learnt"
+    second, made = run(host, demo, auto, **how)
+    assert made == 10 and not auto.report.reason and distance(second, core) < 0.5
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_any_run_can_be_the_first(host, demo, learnt, name):
     auto, inputs = Auto(host, demo.model), VARIANTS[name]

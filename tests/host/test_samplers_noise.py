@@ -63,6 +63,41 @@ def test_a_sampler_of_its_own_kind_that_adds_noise(host, demo, amount):
     assert high_band(ours).mean() == pytest.approx(float(high_band(full).mean()), rel=0.1)
 
 
+@pytest.mark.parametrize(("noise", "kind"), [(0.0, "hold"), (0.5, "linear")])
+def test_what_is_held_is_the_newest_of_a_steps_evaluations(host, demo, noise, kind):
+    """Where it goes on by the one in its middle, as dpm_2 and seeds_2 do: the first of a step was held, up to 15 dB worse."""
+    given = []
+
+    def midpoint(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        random = torch.Generator().manual_seed(5)
+
+        def denoised(x, sigma):
+            given.append((float(sigma), x.clone(), model(x, sigma * x.new_ones([len(x)]), **extra_args)))
+            return given[-1][2]
+
+        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+            d = (x - denoised(x, now)) / now
+            if then > 0:
+                middle = (now + then) / 2
+                between = x + d * (middle - now)
+                d = (between - denoised(between, middle)) / middle
+            x = x + d * (then - now) + noise * then * torch.randn(x.shape, generator=random)
+        return x
+
+    cached = Cached(host, demo.model, make_schedule(host, STEPS, 8, kind))
+    custom_run(host, demo, cached.model, own_sampler(midpoint))
+    report = cached.reports[0]
+    assert not report.reason and report.evaluations == 16 and ("adds noise" in report.note) == (noise > 0)
+    given[:] = given[-report.asked :]  # before them it was asked what it does
+    skipped = [number for number, computed in enumerate(report.computed) if not computed]
+    for number in skipped:
+        newest = max(before for before in range(number) if report.computed[before])
+        sigma, x, denoised = given[newest]
+        then, latent, held = given[number]
+        assert torch.allclose(held, denoised if noise else latent - then * (x - denoised) / sigma, atol=1e-5)
+        assert newest % 2 == 1  # the one in the middle
+
+
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "uni_pc", "euler_ancestral", "lcm", "dpmpp_2m_sde", "sa_solver"])
 def test_asking_a_sampler_changes_no_bit(host, demo, sampler):
     """Neither the run's own noise nor what is drawn after it, nor what the model is asked."""

@@ -35,7 +35,7 @@ def test_a_rehearsal_that_is_not_finite_counts_as_gone_astray_and_the_others_tea
     whole, rest = learnt(set()), learnt({0}, value)
     small, large = sorted(whole.errors)
     assert rest.errors == {small: 1.0, large: whole.errors[large]}
-    assert rest.settles and solve([rest], SIGMAS, large).predictor.kind == "fitted"
+    assert not rest.holds_at(large) and solve([rest], SIGMAS, large).predictor.kind == "fitted"
     assert set(rest.visits) < set(whole.visits)
     for seen in rest.visits.values():
         assert np.isfinite(seen.gram).all() and np.isfinite(seen.moments).all()
@@ -44,4 +44,4 @@ def test_a_rehearsal_that_is_not_finite_counts_as_gone_astray_and_the_others_tea
 @pytest.mark.parametrize("wrong", [{1}, {0, 1}])
 def test_where_the_largest_rehearsal_is_not_finite_steps_are_held(wrong):
     known = learnt(wrong)
-    assert not known.settles and solve([known], SIGMAS, 6).predictor.kind == "hold"
+    assert known.holds_at(6) and solve([known], SIGMAS, 6).predictor.kind == "hold"

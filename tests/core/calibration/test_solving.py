@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from mixture import MixtureGenerator, linear_sigmas
 from strategies import sigma_grids
 
+from otcache_core.calibration.fit_or_hold import STEEP
 from otcache_core.calibration.inner_products import GramData
 from otcache_core.calibration.ladder import rehearsed_budgets
-from otcache_core.calibration.learnt_paths import EDGE, at_sigmas, even_steps, held_paths, paths, within
+from otcache_core.calibration.learnt_paths import EDGE, at_sigmas, held_paths, paths, spread, spread_steps, within
 from otcache_core.calibration.lessons import rehearsal_steps
 from otcache_core.calibration.metrics import psnr
-from otcache_core.calibration.solving import STEEP, Sight, covers, expected_errors, fitted, sights, solve, weights
+from otcache_core.calibration.solving import Sight, covers, expected_errors, fitted, sights, solve, weights
 from otcache_core.calibration.statistics import Statistics, of_recording, summed
 from otcache_core.demo.generator import DemoGenerator, cases
 from otcache_core.errors import OTCacheError
@@ -379,22 +380,44 @@ def test_expected_errors_rank_budgets_as_their_real_errors_do(demo, learnt, full
 # ---- samplers that add noise
 
 
-@given(st.integers(1, 60), st.data())
-def test_even_steps_are_distinct_and_leave_the_rest(steps, data):
+@given(st.integers(1, 60), st.floats(0.3, 3.0), st.data())
+def test_spread_steps_are_distinct_and_leave_the_rest(steps, power, data):
     budget = data.draw(st.integers(1, steps))
-    chosen = even_steps(budget, steps)
+    chosen = spread_steps(budget, steps, power)
     assert len(set(chosen)) == budget and chosen[0] == 0 and chosen == tuple(sorted(chosen)) and chosen[-1] < steps
     assert budget < steps or chosen == tuple(range(steps))
 
 
-def test_where_noise_is_added_denoised_latents_are_held_on_even_steps_of_few(known):
+def test_spread_steps_lie_closer_at_the_end_or_at_the_beginning():
+    late, even, early = (spread_steps(7, 20, power) for power in (0.75, 1.0, 1.8))
+    assert even == (0, 3, 6, 9, 12, 15, 18) and late[0] == early[0] == 0 and late[-1] == early[-1] == 18
+    assert all(a > b > c for a, b, c in zip(late[1:-1], even[1:-1], early[1:-1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("errors", "power"),
+    [({}, 1.0), ({4: 0.9}, 0.75), ({4: 0.56}, 0.75), ({4: 0.28}, 1.8), ({4: 0.01}, 1.8), ({2: 0.792}, 1.275)],
+)
+def test_steps_are_spread_by_how_near_rehearsals_came(known, errors, power):
+    told = replace(known, held=True, rehearsals={tuple(range(b)): (error**2, 1.0) for b, error in errors.items()})
+    assert spread(told, 4) == pytest.approx(power, abs=2e-3)
+
+
+def test_where_noise_is_added_denoised_latents_are_held_on_spread_steps_of_few(known):
     held = replace(known, held=True, visits={})
     for budget in (2, 4, 7):
         made = solve([held], known.sigmas, budget)
         assert made.predictor.kind == "hold" and made.weights is None
-        assert made.compute_steps == even_steps(budget, STEPS) == paths(held, 7)[budget]
+        assert made.compute_steps == spread_steps(budget, STEPS, spread(held, budget)) == paths(held, 7)[budget]
     fine = linear_sigmas(40, 3.0)
-    assert solve([held], fine, 6).compute_steps != even_steps(6, 40) and solve([held], fine, 6).budget == 6
+    assert solve([held], fine, 6).compute_steps != spread_steps(6, 40, spread(held, 6)) and solve([held], fine, 6).budget == 6
+
+
+def test_rehearsals_where_noise_is_added_are_of_even_steps(known):
+    """Whatever was learnt before, so that their errors say the same."""
+    held = replace(known, held=True, visits={}, rehearsals={})
+    before = replace(held, rehearsals={(0, 6): (0.01, 1.0)})
+    assert rehearsal_steps(held, before) == [(0, 6), spread_steps(5, held.steps)]
 
 
 def test_where_more_evaluations_came_no_nearer_steps_are_held(known):
@@ -402,10 +425,10 @@ def test_where_more_evaluations_came_no_nearer_steps_are_held(known):
     for error, settles in ((0.5, True), (0.9, False), (2.0, False)):
         told = replace(known, rehearsals={small: (1.0, 100.0), large: (error**2, 100.0)})
         made = solve([told], known.sigmas, 6)
-        assert told.settles == settles and (made.predictor.kind == "fitted") == settles
+        assert told.holds_at(6) != settles and (made.predictor.kind == "fitted") == settles
         assert made.compute_steps == solve([known], known.sigmas, 6).compute_steps
     for error, settles in ((0.5, True), (1.0, False)):
-        assert replace(known, rehearsals={small: (error**2, 1.0)}).settles == settles
+        assert replace(known, rehearsals={small: (error**2, 1.0)}).holds_at(6) != settles
 
 
 def test_held_paths_need_nothing_where_denoised_latents_do_not_change():

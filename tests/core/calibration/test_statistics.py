@@ -145,9 +145,12 @@ def test_a_budget_far_above_the_others_is_rehearsed_too(steps, asked, budgets):
 
 @pytest.mark.parametrize(
     ("steps", "asked", "budgets"),
-    [(50, 18, [6, 12]), (20, 6, [5]), (20, 7, [5, 7]), (28, 6, [5, 7]), (28, 9, [5, 9]), (20, 15, [5, 10]), (3, 2, [])],
+    [
+        *[(20, 6, [5]), (20, 7, [5, 7]), (28, 6, [5, 7]), (28, 9, [5, 9]), (20, 15, [5, 10]), (3, 2, [])],
+        *[(50, 14, [6, 12]), (50, 15, [6, 15]), (50, 18, [6, 18]), (50, 19, [6, 12, 19]), (50, 40, [6, 12, 25])],
+    ],
 )
-def test_multistep_samplers_of_few_steps_rehearse_what_is_asked_for(steps, asked, budgets):
+def test_multistep_samplers_rehearse_what_is_asked_for(steps, asked, budgets):
     assert rehearsed_budgets(steps, asked, looks_back=True) == budgets
 
 
@@ -347,6 +350,7 @@ DESCRIPTIONS = {
         [[[0, 1], 1e400, 1.0]], [[[0, 1], float("nan"), 1.0]], [[[0, 1], 1e300, 1.0]], [[[0, int("9" * 4000)], 1, 1]],
         [[[0, 1], 1, 1], [[0, 1], 2, 2]],
     ],
+    "holds": [None, {}, [[]], [[[0, 1], 1.0]], [[[0, STEPS], 1, 1]], [[[0, 1], -1.0, 1.0]], [[[0, 1], 1, 1], [[0, 1], 2, 2]]],
     "more": [1],
 }  # fmt: skip
 

@@ -163,6 +163,21 @@ def test_rehearsals_and_runs_land_where_the_samplers_own_steps_do():
     assert recording.landings.d is None and torch.equal(recorder.recording().x, recording.x)
 
 
+def test_a_rehearsal_is_finite_where_a_samplers_moves_cancel():
+    """gradient_estimation's do in the last steps of 20: nothing lands there, and the whole lesson was lost."""
+    generator, response = MixtureGenerator(), respond(euler(SIGMAS), STEPS)
+    moves = response.moves.copy()
+    moves[-2:] = [-moves[-1], moves[-1]]
+    recorder = Recorder(SIGMAS)
+    recorder.suit(Response(moves))
+    mixes = [(1.0,)] * STEPS
+    full = drive(recorder, generator, mixes)
+    rehearsal = Rehearsal(recorder.recording().landings, (0, 3, 6, STEPS - 2))
+    rehearsal.suit(Response(moves))
+    landed = drive(rehearsal, generator, mixes)
+    assert torch.isfinite(landed).all() and (landed - full).norm() < 0.5 * full.norm()
+
+
 def test_ramps_land_by_the_moves_that_are_known():
     weights = ((1.0, 1.0), (1.4, -0.4, 1.2, -0.2), (1.3, -0.4, 0.1) * 2)
     schedule = make_schedule(
