@@ -1,10 +1,11 @@
 """Every model at every reuse level and every sampler in every situation, in one or more ComfyUI versions:
 
-    python benchmarks/matrix.py [--full] [--hosts FOLDER ...] [--out FILE]
+    python benchmarks/matrix.py [--full] [--hosts FOLDER ...] [--out FILE] [--keep FOLDER]
 
 Prints three tables in markdown. A cell is what was measured in three runs: by core, with every step computed (must be equal
 bit by bit), and with a third of the steps computed. Exits with 1 when a cell is wrong. Each ComfyUI runs in a process of its
-own; without --hosts it is the one that the tests find (tools/find_host.py). The cells are those of tests/host/test_matrix_*.py.
+own; without --hosts it is the one that the tests find (tools/find_host.py). What lies in --keep is not measured again, so that
+hours are not lost to the last of them. The cells are those of tests/host/test_matrix_*.py.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -47,6 +49,7 @@ def main() -> int:
     parser.add_argument("--hosts", nargs="+", metavar="FOLDER", help="ComfyUI folders, newest first")
     parser.add_argument("--out", type=Path, help="write the tables to this file instead of printing them")
     parser.add_argument("--jobs", type=int, default=1, help="how many ComfyUI run at the same time")
+    parser.add_argument("--keep", type=Path, help="folder for the cells of each ComfyUI that is done")
     parser.add_argument("--cells", type=Path, help=argparse.SUPPRESS)  # of the one host, as JSON
     args = parser.parse_args()
     if args.cells:
@@ -54,7 +57,7 @@ def main() -> int:
         return 0
     with ThreadPoolExecutor(args.jobs) as pool:
         folders = args.hosts or [None]
-        hosts = list(pool.map(in_a_process, folders, [args.full] + [False] * len(folders[1:])))
+        hosts = list(pool.map(partial(in_a_process, keep=args.keep), folders, [args.full] + [False] * len(folders[1:])))
     cells = [cell for host in hosts for part in ("models", "situations", "samplers") for row in host[part].values()
              for cell in row.values()]  # fmt: skip
     wrong = sum(not cell["good"] for cell in cells)
@@ -67,10 +70,13 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def in_a_process(folder: str | None, full: bool) -> dict:
-    """`measured` in the ComfyUI of `folder`."""
+def in_a_process(folder: str | None, full: bool, keep: Path | None = None) -> dict:
+    """`measured` in the ComfyUI of `folder`; kept in the folder `keep`, and taken from there where it is."""
     with tempfile.TemporaryDirectory() as base:
-        cells = Path(base) / "cells.json"
+        cells = (keep or Path(base)) / f"{Path(folder or 'found').name}{'-full' if full else ''}.json"
+        if cells.exists():
+            return json.loads(cells.read_text())
+        cells.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, __file__, "--cells", str(cells), *(["--full"] if full else [])]
         done = subprocess.run(command, env=os.environ | ({"COMFYUI_PATH": folder} if folder else {}))
         if done.returncode:
@@ -94,10 +100,10 @@ def measured(full: bool) -> dict:
         models["Wan 2.2, two experts"] = row("Wan 2.2, two experts", LEVELS, partial(two_experts, host))
         situations, samplers = {}, {}
         for name, situation in SITUATIONS.items():
-            if situation.node and situation.node not in host.classes:
+            case = cases[situation.model]
+            if situation.node and situation.node not in host.classes or case is None:
                 situations[name], samplers[name] = (dict.fromkeys(columns, ABSENT) for columns in (LEVELS, SAMPLERS))
                 continue
-            case = cases[situation.model]
             cell, core = partial(cell_of, host, case, name), partial(situation.run, host, case, case.model)
             situations[name] = row(name, LEVELS, partial(cell, sampler="euler"), lambda _, core=core: core("euler"))
             samplers[name] = row(name, SAMPLER_NAMES if full else SAMPLERS, partial(cell, "output"), core)
@@ -176,12 +182,14 @@ def by_sampler(hosts: list[dict], samplers: list[str]) -> list[str]:
 
 
 def why(hosts: list[dict], part: str) -> list[str]:
-    """One line for each reason in a table and the columns that give it."""
+    """One line for each reason in a table, and the columns that give it, or the rows of which all do but a few."""
     given = {}
-    for cell_row in (row for host in hosts for row in host[part].values()):
-        for column, cell in cell_row.items():
+    for name, cells in ((name, cells) for host in hosts for name, cells in host[part].items()):
+        reasons = Counter(cell["reason"] for cell in cells.values() if cell["reason"])
+        for column, cell in cells.items():
             if cell["reason"]:
-                given.setdefault(cell["reason"], {})[column] = None
+                whole = reasons[cell["reason"]] > len(cells) / 2
+                given.setdefault(cell["reason"], {})[name if whole else column] = None
     return [line for reason, columns in given.items() for line in ("", f"{', '.join(columns)}: {reason.rstrip('.')}.")]
 
 

@@ -7,7 +7,8 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..otcache_core.calibration.metrics import DEFAULT, DISTANCES, LATENT, prepare_lpips
-from ..otcache_core.calibration.pipeline import ANCHOR_BUDGET, TRIALS, Settings, prepare
+from ..otcache_core.calibration.pipeline import prepare
+from ..otcache_core.calibration.settings import ANCHOR_BUDGET, TRIALS, Settings
 from ..otcache_core.errors import OTCacheError
 from .schema import OTCalibration, OTSchedule, field, schema
 

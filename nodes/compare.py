@@ -10,11 +10,13 @@ from ..otcache_core.calibration import metrics
 from ..otcache_core.drawing.image_grid import ERROR_FULL_SCALE, error_map
 from ..otcache_core.errors import OTCacheError
 from .host.lpips_folders import lpips_folders
+from .made_with import differing
 from .pictures import colours
 from .schema import field, schema
 
 SHOWN = 8  # pictures of a batch on the node, the worst first
 GUTTER = 8  # white pixels between the pictures beside each other
+APART = {35: "hard to tell apart", 25: "differs in details", -np.inf: "differs at a glance"}  # dB of the worst
 
 
 class OTCompare(io.ComfyNode):
@@ -27,6 +29,7 @@ class OTCompare(io.ComfyNode):
             display_name="OT Compare",
             description="Measures how far pictures made with a cache are from those of the full run with the same seed.",
             is_output_node=True,
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 field(io.Image.Input, "cached", tooltip="The picture, batch or video frames made with fewer evaluations."),
                 field(io.Image.Input, "full", tooltip="The same from the full run: same seed, steps, prompt and size."),
@@ -52,7 +55,13 @@ class OTCompare(io.ComfyNode):
         cached, full = colours(cached, "cached"), colours(full, "full")
         if cached.shape != full.shape:
             raise OTCacheError(f"cached is {_size(cached)} and full is {_size(full)}; compare pictures of one size and number.")
-        text = describe(cached, full, lpips, download)
+        seeds, settings = differing(cls.hidden.prompt, cls.hidden.unique_id, "cached", "full") if cls.hidden else ("", "")
+        if torch.equal(cached, full):
+            numbers = "equal to the last bit"
+        else:
+            numbers = describe(cached, full, lpips, download)
+            numbers = numbers if seeds else f"{judged(cached, full)}\n{numbers}"
+        text = "\n".join(filter(None, [seeds, settings, numbers]))
         maps = [error_map(a.numpy(), b.numpy(), full_scale) for a, b in zip(cached, full, strict=True)]
         difference = torch.from_numpy(np.stack(maps))
         gap = torch.ones(*cached.shape[:2], GUTTER, 3)
@@ -60,6 +69,12 @@ class OTCompare(io.ComfyNode):
         worst = np.argsort([-float((a - b).square().mean()) for a, b in zip(cached, full, strict=True)], kind="stable")
         shown = ui.PreviewImage(beside[worst[:SHOWN].copy()]).as_dict() | ui.PreviewText(text).as_dict()
         return io.NodeOutput(text, difference, beside, ui=shown | {"otcache": [{"kind": "compared", "text": text}]})
+
+
+def judged(cached: torch.Tensor, full: torch.Tensor) -> str:
+    """How near the worst of the pictures is, in words; [n, H, W, 3] both."""
+    least = min(metrics.psnr(*(x[k : k + 1].movedim(-1, 1) for x in (cached, full)))[0] for k in range(len(cached)))
+    return next(words for db, words in APART.items() if least >= db)
 
 
 def describe(cached: torch.Tensor, full: torch.Tensor, lpips: bool = False, download: bool = False) -> str:
@@ -78,8 +93,6 @@ def describe(cached: torch.Tensor, full: torch.Tensor, lpips: bool = False, down
 
         rows.append(("LPIPS", measure, max, "{:.4f}"))
     lines = [f"{name}: {_measured(metric, worst, form, cached, full)}" for name, metric, worst, form in rows]
-    if torch.equal(cached, full):
-        lines.append("The pictures are equal to the last bit.")
     return "\n".join(lines)
 
 

@@ -8,11 +8,12 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..otcache_core.calibration.lessons import lesson
-from ..otcache_core.calibration.pipeline import REFERENCE_BUDGET, Settings, reference_schedule
-from ..otcache_core.calibration.recording import Solved, observe
+from ..otcache_core.calibration.pipeline import observe_together, reference_schedule
+from ..otcache_core.calibration.recording import Solved
+from ..otcache_core.calibration.settings import REFERENCE_BUDGET, Settings
 from ..otcache_core.calibration.solving import LEARNT, paths
 from ..otcache_core.errors import OTCacheError
-from .anchor_search import check_anchor
+from .anchor_search import check_anchor, own_folder
 from .schema import OTCalibration, OTSchedule, field, outside, schema
 
 TOO_LARGE = "The budget is {}, but the run has {} steps; choose a smaller budget."
@@ -84,6 +85,7 @@ class OTReferenceSchedule(io.ComfyNode):
     def execute(cls, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, budget,
                 cases, gamma) -> io.NodeOutput:  # fmt: skip
         from ..otcache_core.calibration.forecast import observing
+        from ..otcache_core.calibration.places import find_place
         from .host import learned
         from .host.calibration import Calibration, run_on_model
         from .host.identity import model_fingerprint
@@ -98,18 +100,21 @@ class OTReferenceSchedule(io.ComfyNode):
                                sampler_name[0], scheduler[0], denoise[0])  # fmt: skip
         grid = setting.sigmas.double().numpy()
         key, origin = learned.model_key(model), origin_at(model, EULER, cfg[0])
-        settings = Settings(reference_budget=budget[0], gamma=gamma[0], model_key=key, **made_on(model))
         if budget[0] >= len(grid) - 1:
             raise OTCacheError(TOO_LARGE.format(budget[0], len(grid) - 1))
         check_anchors(cls.hidden.prompt, cls.hidden.unique_id, budget[0])
         most = max(budget[0], *STRIPS)  # an anchor's budgets lie below; others are solved when they are asked for
         marks = model_fingerprint(model), setting.fingerprint()
+        settings = Settings(
+            reference_budget=budget[0], gamma=gamma[0], model_key=key, identity="-".join(marks),
+            storage=find_place(storage_of(cls.hidden.prompt, cls.hidden.unique_id), own_folder()), **made_on(model),
+        )  # fmt: skip
         known = of_same_runs(learned.recall(key), origin, grid, setting.layout)
         folder = Path(folder_paths.get_temp_directory(), "otcache", "-".join(marks))
 
         def work(generator):
             progress.follow(generator)
-            observed = observe(generator, setting.cases, grid, gamma[0], progress, folder, most)
+            observed = observe_together(generator, setting.cases, grid, settings, progress, folder, most)
             # A calibration teaches as ordinary runs do, and begins with what those have taught.
             few = slice(TAUGHT)
             before = generator.evaluations
@@ -134,15 +139,25 @@ class OTReferenceSchedule(io.ComfyNode):
         return io.NodeOutput(reference, Calibration(setting, observed, seconds, *marks), plot(reference, observed))
 
 
-def check_anchors(prompt: dict | None, node_id: str | None, budget: int) -> None:
-    """Raise `OTCacheError` when a search of the `prompt` that follows the node cannot be below its `budget`.
+def searches(prompt: dict | None, node_id: str | None) -> list[dict]:
+    """The inputs of every search of the `prompt` that follows the node; neither node sees the other's."""
+    found = [node["inputs"] for node in (prompt or {}).values() if node["class_type"] == "OTAnchorSearch"]
+    return [inputs for inputs in found if inputs.get("reference") == [node_id, 0]]
 
-    It would say so only after the runs are recorded, and neither node sees the other's inputs before.
+
+def check_anchors(prompt: dict | None, node_id: str | None, budget: int) -> None:
+    """Raise `OTCacheError` when a search that follows the node cannot be below its `budget`.
+
+    It would say so only after the runs are recorded.
     """
-    for node in (prompt or {}).values():
-        inputs = node["inputs"]
-        if node["class_type"] == "OTAnchorSearch" and inputs.get("reference") == [node_id, 0]:
-            check_anchor(inputs.get("budget"), budget)
+    for inputs in searches(prompt, node_id):
+        check_anchor(inputs.get("budget"), budget)
+
+
+def storage_of(prompt: dict | None, node_id: str | None) -> str | None:
+    """The storage of the search that follows the node, which several machines may share; None where none is written there."""
+    written = [inputs.get("storage") for inputs in searches(prompt, node_id)]
+    return next((storage for storage in written if isinstance(storage, str) and storage.strip()), None)
 
 
 def plot(reference, observed):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .calibration.pipeline import Calibrated as Calibrated
-    from .calibration.pipeline import Settings as Settings
     from .calibration.pipeline import calibrate as calibrate
+    from .calibration.settings import Settings as Settings
     from .errors import OTCacheError as OTCacheError
     from .sampling.generator import Generator as Generator
     from .sampling.rollout import sample as sample
@@ -28,7 +28,7 @@ PUBLIC = {
     "Generator": "sampling.generator",
     "OTCacheError": "errors",
     "Schedule": "schedules.schedule",
-    "Settings": "calibration.pipeline",
+    "Settings": "calibration.settings",
     "calibrate": "calibration.pipeline",
     "load_schedule": "schedules.schedule",
     "make_schedule": "schedules.schedule",

@@ -6,7 +6,7 @@ from .model_files import addresses, listed
 from .real_models import LOW, NARROW
 
 STEPS, REFERENCE, ANCHOR, BUDGET = 20, 10, 4, 6
-CASES, MOST_RUNS = 2, 28  # a case costs at most so many full runs (otcache_core.calibration.pipeline)
+CASES, MOST_RUNS = 2, 28  # a case costs at most so many full runs (otcache_core.calibration.settings)
 
 NOTE = f"""\
 ## FLUX.1 [dev], calibrated

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 TITLE = 30  # a node's title stands above its place
-WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 250, 40, 30, 50, 370
+WIDTH, GAP, PADDING, HEADER, NOTE_WIDTH = 250, 40, 27, 44, 370
 GROUP_COLOUR = "#3f789e"
 
 

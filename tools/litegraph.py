@@ -20,8 +20,8 @@ from .layout import GAP, HEADER, NOTE_WIDTH, TITLE, WIDTH, Column, Group, Node, 
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SLOT, WIDGET, TEXT, PICTURE = 24, 28, 100, 320  # pixels
-STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 132, "OTApplyCache": 132, "OTAutoCache": 140, "OTAnchorSearch": 270,
-          "OTLoadSchedule": 180, "OTCompare": 200}
+STRIPS = {"OTBudgetInterpolate": 204, "OTCachedSampler": 142, "OTApplyCache": 142, "OTAutoCache": 150, "OTAnchorSearch": 270,
+          "OTLoadSchedule": 180, "OTCompare": 212}
 """Pixels that web/js/otcache.js adds, and what a running search shows."""
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 

@@ -21,7 +21,7 @@ FILE = REPOSITORY / "tests" / "host" / "node_contract.json"
 def contract(info: dict) -> dict:
     """node -> inputs (name, type, whether a prompt must give it, choices, limits, widgets) and types of outputs, in order."""
     core = info["KSampler"]["input"]["required"]  # what ComfyUI chooses, such as its samplers, is not ours to keep
-    found = {}
+    published, found = set(preset_names()), {}
     for name, node in sorted(info.items()):
         if not name.startswith("OT"):
             continue
@@ -30,8 +30,7 @@ def contract(info: dict) -> dict:
             entry = {"name": key, "type": kind_of(spec), "required": key in node["input"].get("required", {})}
             if entry["type"] == "COMBO" and key not in core:
                 choices = spec[0] if isinstance(spec[0], list) else options(spec)["options"]
-                # Not users' own schedules.
-                entry["choices"] = [choice for choice in choices if key != "schedule" or choice in preset_names()]
+                entry["choices"] = [choice for choice in choices if key != "schedule" or choice in published]  # not users' own
             limits = {end: options(spec)[end] for end in ("min", "max") if end in options(spec)}
             inputs.append(entry | {"widget": is_widget(spec), "control": has_control(key, spec)} | limits)
         found[name] = {"inputs": inputs, "outputs": list(node["output"])}

@@ -143,7 +143,7 @@ def wan_22(info: dict) -> Workflow:
         about="Two experts share 20 steps with cfg 3.5: one makes the first 10, the other the last 10. 81 frames of 640 x 640. "
         "Each expert has an OT Auto Cache of its own. Leave Lightning LoRAs off: in 4 steps there is little to save.",
         budget=f"{budget_for_speedup(split, SPEEDUP)} of each expert's {split} steps", learns="Each expert is learnt",
-        start=0, note_left=2040, note_top=570, note_width=470,
+        start=0, note_left=2040, note_top=563, note_width=470,
     )  # fmt: skip
 
     def expert(noise: str) -> Output:
@@ -155,7 +155,7 @@ def wan_22(info: dict) -> Workflow:
 
     with w.group("1  The expert for high noise, cached", width=230):
         high = expert("high")
-    with w.group("2  The expert for low noise, cached", below=True, drop=85, width=230):
+    with w.group("2  The expert for low noise, cached", below=True, drop=78, width=230):
         low = expert("low")
     # Between the wires of the two experts.
     with w.group("3  Describe", drop=100, width=200):
@@ -173,7 +173,7 @@ def wan_22(info: dict) -> Workflow:
         early = w.add("KSamplerAdvanced", f"The first {split} steps", control="randomize", model=high,
                       add_noise="enable", noise_seed=1, latent_image=size["LATENT"], start_at_step=0, end_at_step=split,
                       return_with_leftover_noise="enable", **both)  # fmt: skip
-        w.column(drop=557, width=230)
+        w.column(drop=550, width=230)
         vae = w.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
         late = w.add("KSamplerAdvanced", f"The last {steps - split} steps", model=low, add_noise="disable",
                      noise_seed=0, latent_image=early["LATENT"], start_at_step=split, end_at_step=steps,

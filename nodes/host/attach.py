@@ -37,7 +37,7 @@ def with_cache(model, schedule: Schedule, level: str = "output", on_report: Call
             fitting, says = fit_to_run(schedule, grid, sampling, begins)
             told.append(says)
             fitting = with_learnt_weights(fitting, guider, sampler, grid, layout)
-            check_slice(schedule, fitting)
+            check_slice(schedule, fitting, begins)
             return CachedRun(fitting, layout)
 
         run = noted(HostRun(follow, grid, guider, sampler, level), *told)

@@ -18,6 +18,7 @@ from .run import HostRun
 
 BY_SPEEDUP, BY_BUDGET, BY_ERROR = "by speed-up", "by budget", "by error"
 WHEN_NEEDED, THIS_RUN, ANEW = "when needed", "this run too", "anew"
+VISIBLE = 0.15  # expected relative error of the latent: the demo model's pictures are then about 30 dB from the full run's
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ class Target:
         budgets = range(2, max(steps // 2, 2) + 1)
         return smallest_budget(error_curve(expected_errors(statistics, budgets)), steps, self.error)
 
+    def limited(self, steps: int) -> str:
+        """What to tell where a run of `steps` makes more evaluations than this asks for, else ""."""
+        floored = self.choose == BY_SPEEDUP and budget_for_speedup(steps, self.speedup) < min(FEWEST, steps)
+        return f"at least {FEWEST} evaluations are made" if floored else ""
+
+
+def visibly_off(statistics: Statistics, budget: int, steps: int) -> str:
+    """What to tell of a run of `budget` of `steps` evaluations that is expected to differ visibly from the full, else ""."""
+    errors = expected_errors(statistics, range(budget, max(steps // 2, budget) + 1))
+    if errors.get(budget, 0.0) < VISIBLE:
+        return ""
+    enough = next((b for b, error in errors.items() if error < VISIBLE), None)
+    better = f"speedup {steps / enough:.1f} makes {enough} of {steps}" if enough else "a smaller speedup comes nearer"
+    return f"may differ visibly (latent about {100 * errors[budget]:.0f} % off): {better}"
+
 
 def with_auto_cache(
     model, target: Target, level: str = "output", learn: str = WHEN_NEEDED, on_report=None,
@@ -58,8 +74,20 @@ def with_auto_cache(
         budget = target.evaluations(len(grid) - 1, known[0] if known else None)
         same = of_same_runs(known, origin, grid, layout)
         in_full = budget >= len(grid) - 1
-        if known and known[0].taught and learn == WHEN_NEEDED and not in_full:
-            told = []
+        taught = bool(known) and known[0].taught
+        if learn == WHEN_NEEDED and in_full and (taught or target.choose != BY_ERROR):
+
+            def every_step():
+                if target.choose == BY_ERROR:
+                    raise OTCacheError(f"no fewer evaluations are known to keep the error within {target.error:g}")
+                if len(grid) - 1 <= FEWEST:
+                    raise OTCacheError(f"{len(grid) - 1} steps leave nothing to skip")
+                raise OTCacheError("every step was asked for")
+
+            return HostRun(every_step, grid, guider, sampler)
+
+        if taught and learn == WHEN_NEEDED:
+            told = [target.limited(len(grid) - 1)]
 
             def follow_rules():
                 found = solved(key, known, grid, budget)
@@ -72,7 +100,10 @@ def with_auto_cache(
                     found = fitted(known, grid, steps)
                 return CachedRun(found, layout)
 
-            return noted(HostRun(follow_rules, grid, guider, sampler, level), *told)
+            run = noted(HostRun(follow_rules, grid, guider, sampler, level), *told)
+            if run.cached and abs(known[0].origin.cfg - origin.cfg) <= 1:  # at another guidance other errors are to be expected
+                run.hint = visibly_off(known[0], run.cached.schedule.budget, len(grid) - 1)
+            return run
 
         rehearses = not in_full or target.choose == BY_ERROR
         if same and same.runs >= learned.ENOUGH and (same.taught or not rehearses):

@@ -14,7 +14,8 @@ import comfy.samplers
 import comfy.utils
 import torch
 
-from ...otcache_core.calibration.recording import Observed, repeats
+from ...otcache_core.calibration.full_runs import repeats
+from ...otcache_core.calibration.recording import Observed
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.rollout import Counted
 from .attach import refuse_other_caches, without_cache

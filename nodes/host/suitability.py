@@ -83,9 +83,13 @@ def fit_to_run(schedule: Schedule, sigmas: np.ndarray, model_sampling, begins: b
     return followed(schedule, sigmas, begins)
 
 
-def check_slice(schedule: Schedule, fitting: Schedule) -> None:
-    """Raise `OTCacheError` when a run is so short a slice of `schedule` that `fitting` to it leaves nothing to skip."""
-    whole = fitting.sigmas[0] * BEYOND >= schedule.sigmas[0] and fitting.sigmas[-1] <= schedule.sigmas[-1]
+def check_slice(schedule: Schedule, fitting: Schedule, begins: bool) -> None:
+    """Raise `OTCacheError` when a run is so short a slice of `schedule` that `fitting` to it leaves nothing to skip.
+
+    begins: whether it begins with noise of its own, as runs of less than the whole noise do, too.
+    """
+    from_top = begins or fitting.sigmas[0] * BEYOND >= schedule.sigmas[0]
+    whole = from_top and fitting.sigmas[-1] <= schedule.sigmas[-1]
     if whole or fitting.budget < fitting.steps or schedule.budget == schedule.steps:
         return
     raise OTCacheError(

@@ -21,23 +21,30 @@ from .inner_products import GramData
 BEAM = 4
 
 
-def growth_rates(sigmas: np.ndarray, steps: Sequence[int], x, d, recorded_x, recorded_d, smooth: float = 2.0) -> np.ndarray:
-    """kappa float64 [N]: d(sigma, x + eps) - d(sigma, x) is kappa eps along the errors of one cached rollout.
+def growth_sums(x, d, recorded_x, recorded_d) -> np.ndarray:
+    """What `growth_rates` follow from, float64 [2, B]: at each compute step the product of error and change, and the square.
 
-    steps: its compute steps [B]; x, d: [cases, ...] latents and evaluations at them, one after the other; recorded_x,
-    recorded_d: the same of the full run. Least squares a step, smoothed over neighbouring compute steps by `smooth`,
-    interpolated. On the demo model state-aware paths hardly depend on it: 0 to 8 end within 1.7 dB of each other up to B = 12,
-    in no order.
+    x, d: [cases, ...] latents of a cached rollout and evaluations at them, one compute step after the other; recorded_x,
+    recorded_d: the same of the full run. Those of several groups of cases add up.
     """
-    slopes, weights = [], []
+    sums = []
     for ours, evaluated, latent, velocity in zip(x, d, recorded_x, recorded_d, strict=True):
         error = (ours - latent).flatten().double()
-        slopes.append(float(error @ (evaluated - velocity).flatten().double()))
-        weights.append(float(error @ error))
+        sums.append((float(error @ (evaluated - velocity).flatten().double()), float(error @ error)))
+    return np.array(sums, dtype=np.float64).reshape(-1, 2).T
+
+
+def growth_rates(sigmas: np.ndarray, steps: Sequence[int], sums: np.ndarray, smooth: float = 2.0) -> np.ndarray:
+    """kappa float64 [N]: d(sigma, x + eps) - d(sigma, x) is kappa eps along the errors of one cached rollout.
+
+    steps: its compute steps [B]; sums: float64 [2, B], see `growth_sums`. Least squares a step, smoothed over neighbouring
+    compute steps by `smooth`, interpolated. On the demo model state-aware paths hardly depend on it: 0 to 8 end within 1.7 dB
+    of each other up to B = 12, in no order.
+    """
+    slopes, weights = sums
     top = max(weights) or 1.0
     # Where the rollout has not erred yet there is nothing to learn: such steps take their neighbours' value.
-    weights = np.array(weights) / top
-    slopes = np.array(slopes) / top
+    weights, slopes = weights / top, slopes / top
     smooth_weights = gaussian_filter1d(weights, smooth, mode="nearest")
     known = smooth_weights > 1e-12
     if not known.any():

@@ -13,7 +13,7 @@ from .recording import GROWTH_CASES
 
 if TYPE_CHECKING:
     from ..sampling.generator import Counted
-    from .pipeline import Settings
+    from .settings import Settings
 
 # What people read of each stage, and what its units are called; None where their number says nothing to people.
 WORDS = {

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..schedules.transport import interpolate, steps_on_geodesic
 from .graph import Costs, cheapest_neighbours, path_cost
+from .parts import agreed
 from .scoring import Scorer
 
 Steps = tuple[int, ...]
@@ -23,6 +24,7 @@ MOST = 1 + len(LAMBDAS) + len(GUARDED) + 1 + 1 + NEIGHBOURS + 1  # candidates at
 # Of the allowance, for the rising sweep. Where that is short (14 full runs' worth, demo model, 6 cases), 0.3 ends 1.1 dB
 # below 0.92, a mean over B = 5 to 20 on 8 other scenes: the falling sweep alone does not spend the rest.
 RISING = 0.92
+AHEAD = 3  # budgets whose candidates a worker begins with while others do the last of this one's
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Guarded:
 
     candidates: list[Candidate] = field(default_factory=list)
     score: float = np.inf
+    key: tuple = ()  # of this budget's decisions, where several workers take them
+    _considered: int = 0
 
     @property
     def best(self) -> Candidate:
@@ -54,6 +58,10 @@ class Guarded:
         new = [Candidate(source, steps) for steps, source in proposals.items() if steps not in before]
         if new:
             new = new[: max(int(min(remaining, 1e9) // len(new[0].steps)), not before)]
+        self._considered += 1
+        if scorer.log.shared:
+            decided = agreed(scorer.log, [*self.key, self._considered], lambda: [[each.source, each.steps] for each in new])
+            new = [Candidate(source, tuple(steps)) for source, steps in decided]
         if not new:
             return
         self.candidates += new
@@ -72,22 +80,32 @@ def guard(
     budgets: Sequence[int],
     progress: Callable[[int, int, int, Guarded], None] | None = None,
     remaining: Callable[[float], float] = lambda share: np.inf,
+    key: tuple = (),
 ) -> dict[int, Guarded]:
     """The guarded choice at every budget, budgets rising and then falling once.
 
     paths: the graphs' own paths by name and budget; costs: the fitted predictor's edge costs. `progress(done, total,
     budget, found)` is called after every budget of both sweeps. `remaining(share)` tells how many evaluations a case are left
     of that share of the guard's allowance: each budget of the rising sweep has its part, so that the large ones are not left
-    without.
+    without. key: names this guard's decisions in a log that several workers share.
     """
     budgets = sorted(budgets)
-    found = {budget: Guarded() for budget in budgets}
-    for number, budget in enumerate(budgets, 1):
-        here, share = found[budget], RISING * number / len(budgets)
+    found = {budget: Guarded(key=(*key, budget)) for budget in budgets}
+
+    def first(budget: int) -> dict[Steps, str]:
         proposals = geodesic_points(anchor, reference, scorer.sigmas, budget)
         for name in (*GUARDED, STATE_AWARE) if budget <= len(reference) else GUARDED:
             proposals.setdefault(paths[name][budget], name)
-        here.consider(scorer, proposals, remaining(share))
+        return proposals
+
+    def removed(budget: int) -> list[Steps]:
+        return cheapest(costs, with_one_less(found[budget + 1].best.steps)) if budget + 1 in found and budget > 1 else []
+
+    for number, budget in enumerate(budgets, 1):
+        here, share = found[budget], RISING * number / len(budgets)
+        if scorer.log.shared:
+            scorer.ahead = [steps for later in budgets[number : number + AHEAD] for steps in first(later)]
+        here.consider(scorer, first(budget), remaining(share))
         if budget - 1 in found:
             inserted = cheapest(costs, with_one_more(found[budget - 1].best.steps, len(costs)))
             here.consider(scorer, dict.fromkeys(inserted, f"B = {budget - 1}, one step more"), remaining(share))
@@ -98,9 +116,10 @@ def guard(
             progress(number, 2 * len(budgets), budget, here)
     for number, budget in enumerate(reversed(budgets), 1 + len(budgets)):
         here = found[budget]
-        if budget + 1 in found and budget > 1:
-            removed = cheapest(costs, with_one_less(found[budget + 1].best.steps))
-            here.consider(scorer, dict.fromkeys(removed, f"B = {budget + 1}, one step less"), remaining(1.0))
+        if scorer.log.shared:  # mostly the larger budget keeps what it has, so that this can be known before
+            scorer.ahead = [steps for later in budgets if budget - AHEAD <= later < budget for steps in removed(later)][::-1]
+        if dropped := removed(budget):
+            here.consider(scorer, dict.fromkeys(dropped, f"B = {budget + 1}, one step less"), remaining(1.0))
         if progress:
             progress(number, 2 * len(budgets), budget, here)
     return found

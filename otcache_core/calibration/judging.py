@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ..sampling.filed import Filed, Files
+from ..sampling.filed import Filed, Files, give_back
 from ..sampling.generator import Generator, layout_of
 from ..sampling.patches import sample_of
 from ..sampling.rollout import FILED
@@ -57,7 +57,9 @@ class Judge:
             found += self.metric(pictures, reference).tolist()
             if not isinstance(self.generator, Latents):
                 decibels += psnr(pictures, reference).tolist()
-            del pictures  # before the next ones are made
+            del pictures, reference  # before the next ones are made
+            if self._files:
+                give_back()
         return found, decibels, shown
 
 

@@ -4,77 +4,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import OTCacheError
 from ..sampling.generator import Generator
 from ..sampling.rollout import fitted_to
 from ..schedules.presets import starting_grids
 from ..schedules.retiming import retime
 from ..schedules.schedule import Schedule, check_budget, make_schedule
-from ..schedules.transport import budget_to_lambda
-from .guard import GUARDED, MOST, STATE_AWARE, Candidate, Guarded, guard
+from .guard import GUARDED, STATE_AWARE, Candidate, Guarded, guard
 from .judging import Latents
 from .live import Live
 from .measurement_log import MeasurementLog, model_log
-from .metrics import DEFAULT, LATENT, check_metric
-from .places import Place
+from .metrics import LATENT
 from .recording import Meter, Observed, Paths, Progress, observe
+from .same_model import digest
 from .scoring import Scorer
 from .search import SearchState, search_steps
+from .settings import Settings
+from .sharing import Told, shared_folder, shared_log
 from .study import study_name
 
-BUDGETS = range(5, 26)
-REFERENCE_BUDGET = 15
-ANCHOR_BUDGET = 8
-TRIALS = 60
-ALLOWANCE = 28.0
 SHARED = 0.7  # of the kept schedules' evaluations are made when weights are fitted anew; they share the rest as prefixes
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a calibration is asked for; the defaults suit 50 steps.
-
-    allowance: full runs' worth of evaluations a case that all stages may make together. When it runs short, the guard
-    tries fewer candidates. storage: where the search's trials are kept (see `open_storage`); memory: a folder for all other
-    measurements. With both, an interrupted calibration goes on where it stopped. metric: one of `DISTANCES`, or `LATENT`,
-    which needs no decoder. model, model_class, model_key, noise: as in `Schedule`. identity: what tells this model, with all
-    that it runs with, from every other one; measurements of the same identity are trusted, so that machines that round
-    differently can share them. Without it they are used only where the full runs agree.
-    """
-
-    budgets: Sequence[int] = BUDGETS
-    reference_budget: int = REFERENCE_BUDGET
-    anchor_budget: int = ANCHOR_BUDGET
-    trials: int = TRIALS
-    allowance: float = ALLOWANCE
-    gamma: float = 4.0
-    metric: str = DEFAULT
-    seed: int = 0
-    storage: str | Place | None = None
-    memory: str | None = None
-    model: str = ""
-    model_class: str = ""
-    model_key: str = ""
-    noise: str = ""
-    identity: str = ""
-
-    def check(self, steps: int) -> None:
-        """Raise `OTCacheError` unless every budget fits a run of `steps` steps."""
-        check_budget(self.reference_budget, steps, "reference budget")
-        check_budget(self.anchor_budget, steps, "anchor budget")
-        budget_to_lambda(self.anchor_budget, self.anchor_budget, self.reference_budget)
-        for budget in self.budgets:
-            check_budget(budget, steps)
-        if self.metric != LATENT:
-            check_metric(self.metric)
-        if self.seed < 0:
-            raise OTCacheError(f"seed is {self.seed}, but must not be negative; 0 is a good number.")
-        if not (self.gamma >= 1 and self.trials >= 1):
-            raise OTCacheError(f"gamma is {self.gamma} and trials is {self.trials}, but both must be at least 1; try 4 and 60.")
-
-    def pictures(self, cases: int) -> int:
-        """How many pictures `prepare` decodes at most."""
-        return 0 if self.metric == LATENT else cases * (1 + self.trials + MOST * len(self.budgets))
 
 
 @dataclass
@@ -94,6 +42,23 @@ class Calibrated:
     observed: Observed
     evaluations: dict[str, float] = field(default_factory=dict)
     decoded: float = 0.0
+
+
+def observe_together(
+    generator: Generator, cases: Sequence, sigmas, settings: Settings, progress: Progress | None = None,
+    folder: str | Path | None = None, most: int = 0,
+) -> Observed:  # fmt: skip
+    """`observe`, whose work is divided where `settings` have an identity and a storage for several machines.
+
+    folder: where full runs are kept, unless workers share one (`shared_folder`). Raises what `observe` raises, and
+    `OTCacheError` for a storage that cannot be opened.
+    """
+    progress = Told(progress or (lambda *_: None))
+    log = shared_log(settings, cases, sigmas, LATENT, progress)
+    if log:
+        name = digest([settings.identity, *map(str, cases), *map(float, sigmas)])
+        folder = shared_folder(settings.storage, name) or folder
+    return observe(generator, cases, sigmas, settings.gamma, progress, folder, most, log)
 
 
 def search_starts(paths: Paths, budget: int, sigmas) -> list[tuple[int, ...]]:
@@ -121,17 +86,18 @@ def reference_schedule(
     What it spends is entered in `observed`. Raises `OTCacheError` for settings that do not fit the grid.
     """
     check_budget(settings.reference_budget, len(observed.sigmas) - 1, "reference budget")
-    if progress:
-        progress("reference", 0, 1, "")
-    meter = Meter(generator, observed.cases, observed.evaluations)
+    progress = Told(progress or (lambda *_: None))
+    progress("reference", 0, 1, "")
+    log = shared_log(settings, observed.cases, observed.sigmas, LATENT, progress)
+    meter = Meter(generator, observed.cases, observed.evaluations, log)
     scorer = make_scorer(meter.generator, observed, LATENT)
+    scorer.log = log or scorer.log
     names = (*GUARDED, STATE_AWARE)
     steps, score = scorer.choose([observed.paths[name][settings.reference_budget] for name in names])
     schedule = describe(settings, observed, "reference", steps, scorer.final_rows(steps), metric=LATENT, score=score)
     meter.end_stage("reference")
     observed.evaluations = meter.stages
-    if progress:
-        progress("reference", 1, 1, "")
+    progress("reference", 1, 1, "")
     return schedule
 
 
@@ -162,19 +128,22 @@ def prepare(
 
     A `reference` made on another grid is re-timed. `watch` is called with what there is to see after every trial and every
     budget that was guarded; pictures are then [3, H, W], and none where latents are judged. Raises `OTCacheError` for settings
-    that do not fit.
+    that do not fit. Workers with the same settings, an identity and a shared storage among them, divide the work.
     """
     settings.check(len(observed.sigmas) - 1)
     cases, grid = observed.cases, observed.sigmas
-    meter = Meter(generator, cases, observed.evaluations)
-    progress = progress or (lambda *_: None)
+    progress = Told(progress or (lambda *_: None))
+    log = shared_log(settings, cases, grid, settings.metric, progress)
+    meter = Meter(generator, cases, observed.evaluations, log)
     latents = settings.metric == LATENT
     if not latents:
         progress("pictures", 0, 1, "")
     scorer = make_scorer(meter.generator, observed, settings.metric)
     if not latents:
         progress("pictures", 1, 1, "")
-    if settings.memory is not None:
+    if log:
+        scorer.log = log
+    elif settings.memory is not None:
         scorer.log = log_of(scorer, settings)
     reference.check_noise(settings.noise)
     reference = retime(reference, grid)
@@ -209,11 +178,15 @@ def prepare(
     guarded = guard(
         scorer, anchor, reference.compute_steps, observed.paths, observed.costs, settings.budgets,
         guarded_at, lambda share: begin + share * allowance - meter.total,
+        ("guard", digest([anchor, reference.compute_steps, sorted(settings.budgets), settings.allowance])),
     )  # fmt: skip
     meter.end_stage("guard")
     parents = (f"anchor-{len(anchor)}", f"reference-{reference.budget}")
     schedules = {}
     progress("final weights", 0, len(guarded) + 1, "")
+    # The longest first, so that no worker begins with one when the others are done.
+    chosen = dict.fromkeys([anchor, *(here.best.steps for here in guarded.values())])
+    scorer.fit_together(sorted(chosen, key=len, reverse=True))
     for number, (budget, here) in enumerate(guarded.items(), 1):
         schedules[budget] = describe(
             settings, observed, "interpolated", here.best.steps, scorer.final_rows(here.best.steps),
@@ -238,9 +211,11 @@ def prepare(
 def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings = Settings(), progress=None) -> Calibrated:  # noqa: B008
     """All stages on one model: a guarded schedule with fitted weights for every budget asked for.
 
+    As many processes as there are may call it with the same arguments, where `settings` have an identity and a storage for
+    several machines: each part is done by one of them, and all return the same.
     Raises `OTCacheError` for settings that do not fit the grid, no cases, or runs that are not finite.
     """
     settings.check(len(sigmas) - 1)
     most = max(*settings.budgets, settings.reference_budget, settings.anchor_budget)
-    observed = observe(generator, cases, sigmas, settings.gamma, progress, most=most)
+    observed = observe_together(generator, cases, sigmas, settings, progress, most=most)
     return prepare(generator, observed, reference_schedule(generator, observed, settings, progress), settings, progress)

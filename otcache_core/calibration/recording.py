@@ -1,6 +1,5 @@
 """Recording a model: full runs, how errors grow, and every graph's own paths; all that later stages need beside the model."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,18 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import OTCacheError
-from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, record, stack
-from ..sampling.trajectory import Trajectory, TrajectoryStore, load_trajectory
-from ..schedules.schedule import Predictor, check_sigmas, uniform_steps
-from .error_growth import growth_rates, output_gains, state_aware_paths
+from ..sampling.rollout import FITTED, Counted, Generator, Rollouts, stack
+from ..sampling.trajectory import Trajectory
+from ..schedules.schedule import Predictor, uniform_steps
+from .error_growth import growth_rates, growth_sums, output_gains, state_aware_paths
+from .full_runs import Progress, record_cases
 from .graph import Costs, edge_costs, minimax_paths, peak_suppressed_paths
 from .guard import STATE_AWARE
 from .inner_products import GramData, recorded
-from .same_model import SAME
+from .measurement_log import MeasurementLog
+from .parts import Log, divide
 
-# progress(stage, done, total, note) is called when a stage begins and after every unit of its work; raising in it interrupts.
-Progress = Callable[[str, int, int, str], None]
 Paths = dict[str, dict[int, tuple[int, ...]]]  # each a `Solved`
 
 GROWTH_CASES = 2
@@ -64,85 +62,47 @@ class Observed:
 
 
 class Meter:
-    """Evaluations a case, stage by stage, and the generator that counts them."""
+    """Evaluations a case, stage by stage, and the generator that counts them.
 
-    def __init__(self, generator: Generator, cases: Sequence, before: dict[str, float] | None = None):
+    Where several workers share `log` they are those of all workers, for the parts that this one has asked for.
+    """
+
+    def __init__(self, generator: Generator, cases: Sequence, before: dict[str, float] | None = None, log: Log | None = None):
         self.generator, self._cases = Counted(generator), len(cases)
         self.stages, self._before = dict(before or {}), sum((before or {}).values())
+        self._log = log if log and log.shared else None
+        if self._log:
+            log.counted = self.generator
 
     @property
     def total(self) -> float:
-        return self._before + self.generator.evaluations / self._cases
+        return self._before + (self._log or self.generator).evaluations / self._cases
 
     def end_stage(self, stage: str) -> None:
         """What has been spent since the last call is `stage`'s."""
         self.stages[stage] = self.total - sum(self.stages.values())
 
 
-def record_cases(
-    generator: Generator, cases: Sequence, sigmas, progress: Progress | None = None, folder: str | Path | None = None
-) -> TrajectoryStore:
-    """Full runs of all cases; raises `OTCacheError` for no cases, a bad grid, or a run that is not finite.
+def measure_growth(generator: Generator, cases: Sequence, trajectories: Sequence, log: Log | None = None) -> np.ndarray:
+    """kappa float64 [N] from one held run at half the steps; see `error_growth.growth_rates`.
 
-    folder: where finished runs are kept and found again when an interrupted recording is repeated; it must belong to these
-    cases and this grid alone. What is found is checked with one evaluation, for the model may be another; what is damaged is
-    recorded again, and what cannot be kept is recorded all the same, each with a line in the log.
+    Workers that share `log` take the cases apart: what they are fitted to adds up.
     """
-    if not len(cases):
-        raise OTCacheError("The calibration set is empty; give at least one case (a prompt and a seed).")
-    try:
-        sigmas = check_sigmas(sigmas)
-    except ValueError as error:
-        raise OTCacheError(f"{error}.") from None
-    spool = TrajectoryStore()
-    if progress:
-        progress("record", 0, len(cases), "")
-    for number, case in enumerate(cases, 1):
-        path = folder and Path(folder) / f"{number}.safetensors"
-        found = _kept(path, generator, case, sigmas) if path and path.exists() else None
-        if found is None:
-            found = record(generator, case, sigmas)
-            if path:
-                _keep(found, path)
-        spool.append(found)
-        if progress:
-            progress("record", number, len(cases), "")
-    return spool
-
-
-def _kept(path: Path, generator: Generator, case, sigmas: np.ndarray) -> Trajectory | None:
-    """The run that lies there, or None if it is damaged or not of this case on this grid."""
-    try:
-        found = load_trajectory(path)
-    except OTCacheError as error:
-        logging.warning("OTCache: %s", error)
-        return None
-    same = np.array_equal(found.sigmas, sigmas) and found.final.shape == generator.noise(case).shape
-    return found if same and repeats(generator, case, found) else None
-
-
-def _keep(run: Trajectory, path: Path) -> None:
-    try:
-        run.save(path)
-    except OTCacheError as error:  # minutes of evaluations are not thrown away for it
-        logging.warning("OTCache: %s", error)
-
-
-def repeats(generator: Generator, case, recorded: Trajectory) -> bool:
-    """Whether the model still gives what was recorded half-way, but for rounding."""
-    step = recorded.steps // 2
-    d = recorded.kept(generator.velocity(recorded.halfway[None], float(recorded.sigmas[step]), [case]))[0]
-    return bool((d - recorded.d[step]).norm() <= SAME * recorded.d[step].norm())
-
-
-def measure_growth(generator: Generator, cases: Sequence, trajectories: Sequence) -> np.ndarray:
-    """kappa float64 [N] from one held run at half the steps; see `error_growth.growth_rates`."""
-    steps = uniform_steps((len(trajectories[0].sigmas)) // 2, len(trajectories[0].sigmas) - 1)
-    rollouts = Rollouts(generator, cases, trajectories, Predictor(kind="hold"))
+    log, sigmas = log or MeasurementLog(), trajectories[0].sigmas
+    steps = uniform_steps(len(sigmas) // 2, len(sigmas) - 1)
     prefixes = [steps[: k + 1] for k in range(len(steps))]
-    x, d = (rollouts.state_at(prefix).x for prefix in prefixes), (rollouts.state_at(prefix).d[0] for prefix in prefixes)
-    recorded_x, recorded_d = ((stack(trajectories, name, i) for i in steps) for name in "xd")
-    return growth_rates(rollouts.sigmas, steps, x, d, recorded_x, recorded_d)
+    together = [[number] for number in range(len(cases))] if log.shared else [list(range(len(cases)))]
+
+    def work(keys: list) -> None:
+        for key in keys:
+            runs = [trajectories[number] for number in key[1]]
+            rollouts = Rollouts(generator, [cases[number] for number in key[1]], runs, Predictor(kind="hold"))
+            x, d = (rollouts.state_at(prefix).x for prefix in prefixes), (rollouts.state_at(prefix).d[0] for prefix in prefixes)
+            log.put(key, growth_sums(x, d, *((stack(runs, name, i) for i in steps) for name in "xd")).tolist())
+
+    keys = [["error growth", numbers] for numbers in together]
+    divide(log, keys, work)
+    return growth_rates(sigmas, steps, sum(np.array(log.get(key)) for key in keys))
 
 
 def graph_paths(
@@ -184,18 +144,20 @@ def observe(
     progress: Progress | None = None,
     folder: str | Path | None = None,
     most: int = 0,
+    log: Log | None = None,
 ) -> Observed:
     """Record full runs of all cases (see `record_cases`), measure error growth and solve every graph up to budget `most`.
 
-    Raises `OTCacheError` for no cases, a bad grid, or a run that is not finite.
+    Workers that share `log` divide what needs the model. Raises `OTCacheError` for no cases, a bad grid, or a run that is not
+    finite.
     """
-    meter = Meter(generator, cases)
-    trajectories = record_cases(meter.generator, cases, sigmas, progress, folder)
+    meter = Meter(generator, cases, log=log)
+    trajectories = record_cases(meter.generator, cases, sigmas, progress, folder, log)
     meter.end_stage("record")
     few = min(GROWTH_CASES, len(cases))
     if progress:
         progress("error growth", 0, 1, "")
-    kappa = measure_growth(meter.generator, cases[:few], [trajectories[i] for i in range(few)])
+    kappa = measure_growth(meter.generator, cases[:few], [trajectories[i] for i in range(few)], log)
     if progress:
         progress("error growth", 1, 1, "")
     meter.end_stage("error growth")

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ..errors import OTCacheError
+from ..errors import NotFiniteError, OTCacheError
 from ..sampling.filed import Filed
 from ..sampling.generator import swaps
 from ..sampling.predictors import RIDGE
@@ -16,6 +16,7 @@ from ..schedules.schedule import Predictor
 from .judging import Judge, fetched
 from .measurement_log import MeasurementLog
 from .metrics import DEFAULT, distance, geometric_mean
+from .parts import Log, agreed, divide
 from .same_model import Signature, signature
 
 FITTED_CASES = (2, 4)  # at least and at most, of more than one case
@@ -23,6 +24,7 @@ FITTED_CASES = (2, 4)  # at least and at most, of more than one case
 # a case at 0.02, 0.1, 0.3 and 10: 505, 546, 594 and 745 (demo model, 6 cases, 20 trials, B = 5 to 20). Of 8 budgets
 # compared on 8 other scenes one differs, B = 15: 39.0 dB up to 0.1, 45.7 at 0.3, 44.7 at 10.
 MARGIN = 0.1
+TOGETHER = 4  # candidates that one of several workers samples before it decodes, where model and decoder change places
 
 
 class Scorer:
@@ -30,7 +32,9 @@ class Scorer:
 
     Weights are fitted on the first `fit_cases` cases (None: half of them, within `FITTED_CASES`), rolled out together; the
     remaining ones use those weights one after the other, so that a poor candidate is dropped before all cases have been
-    run, and a candidate is also judged on cases that its weights have not seen.
+    run, and a candidate is also judged on cases that its weights have not seen. What is measured is kept in `log`, and done by
+    whichever worker of a shared one takes it. ahead: candidates that will be judged later, on which this worker may begin while
+    it would wait for others.
     """
 
     def __init__(
@@ -44,7 +48,8 @@ class Scorer:
         ridge: float = RIDGE,
         max_bytes: int = 2**29,
     ):
-        self.log = MeasurementLog()
+        self.log: Log = MeasurementLog()
+        self.ahead: Sequence[tuple[int, ...]] = ()
         self.generator, self.metric = generator, distance(metric)
         if fit_cases is None:
             fit_cases = int(np.clip((len(cases) + 1) // 2, *FITTED_CASES))
@@ -63,7 +68,6 @@ class Scorer:
         self._seen: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._rows: dict[tuple[int, ...], tuple] = {}
         self._decibels: dict[tuple[int, ...], list[list[float] | None]] = {}  # a list a group; None where it was not kept
-        self._diverged: dict[tuple, OTCacheError] = {}
         self._shown: tuple[tuple[int, ...], torch.Tensor | Filed] | None = None
 
     @property
@@ -96,59 +100,65 @@ class Scorer:
         known = self._seen.setdefault(steps, [])
         for number in range(len(self.groups)):
             if number >= len(known):  # asked anew each time: another iteration may have gone on while this one waited
-                if (remembered := self.log.get([steps, number])) is None:
-                    remembered = self._judged(steps, number, *self._sampled(steps, number))
-                distances, rows, *decibels = remembered  # files of before do not have those, nor do judged latents
+                divide(self.log, [[steps, number]], self._measure if self.log.shared else self._measure_one)
+                distances, rows, *decibels = self.log.get([steps, number])  # files of before do not have those, nor do latents
                 self._rows.setdefault(steps, tuple(map(tuple, rows)))
                 known[number : number + 1] = [np.asarray(distances, dtype=np.float64)]
                 self._decibels.setdefault(steps, [])[number : number + 1] = decibels or [None]
             yield known[number]
 
     def _sampled(self, steps: tuple[int, ...], number: int) -> tuple[torch.Tensor, tuple]:
-        """Final latents of a group of cases, and the weights used."""
-        if (steps, number) in self._diverged:
-            raise self._diverged[steps, number]
+        """Final latents of a group of cases, and the weights used: those that the first group was fitted to."""
+        if number and steps not in self._rows:
+            next(self.distances(steps))
         return self.groups[number].run(steps, self._rows.get(steps))
 
-    def _judged(self, steps: tuple[int, ...], number: int, latents: torch.Tensor | Filed, rows: tuple) -> list:
-        """Distances of those latents, the weights, and the PSNR of pictures, as the log keeps them."""
-        distances, decibels, picture = self._judge.compared(latents, number)
-        if not number:
-            self._shown = steps, picture
-        measured = [distances, rows, *([decibels] if decibels else [])]
-        self.log.put([steps, number], measured)
-        return measured
+    def _measure_one(self, keys: list) -> None:
+        [(steps, number)] = keys
+        self._judged(steps, number, *self._sampled(steps, number))
 
-    def judge_together(self, candidates: Sequence[tuple[int, ...]], numbers: Sequence[int]) -> None:
-        """Measure `candidates` on the groups of these numbers where that saves time: all are sampled before any is decoded.
-
-        That is where model and decoder change places on the device (`generator.swaps`). What waits to be decoded is lost
-        when the process is killed.
-        """
-        if not swaps(self.generator):
-            return
+    def _measure(self, keys: list) -> None:
+        """Measure candidates on groups, [steps, number] each: all are sampled before any is decoded."""
         waiting, held = [], 0
+        lost = NotFiniteError if self.log.shared else OTCacheError  # others need not share a full disk
 
         def decode() -> None:
             while waiting:
                 self._judged(*waiting.pop(0))
 
-        for number in numbers:
-            for steps in candidates:
-                known = number < len(self._seen.get(steps, ())) or self.log.get([steps, number]) is not None
-                if known or any((steps, before) in self._diverged for before in range(number)):
-                    continue
-                try:
-                    latents, rows = self._sampled(steps, number)
-                except OTCacheError as error:  # raised when it is asked for
-                    self._diverged[steps, number] = type(error)(str(error))
-                    continue
-                self._rows.setdefault(steps, tuple(map(tuple, rows)))
-                waiting.append((steps, number, self._judge.put_by(latents), rows))
-                if (held := held + latents.nbytes) > self._judge.room:
-                    decode()
-                    held = 0
+        for steps, number in keys:
+            try:
+                latents, rows = self._sampled(steps, number)
+            except lost as error:  # raised when it is asked for
+                self.log.failed([steps, number], error)
+                continue
+            self._rows.setdefault(steps, tuple(map(tuple, rows)))
+            waiting.append((steps, number, self._judge.put_by(latents), rows))
+            if (held := held + latents.nbytes) > self._judge.room:
+                decode()
+                held = 0
         decode()
+
+    def _judged(self, steps: tuple[int, ...], number: int, latents: torch.Tensor | Filed, rows: tuple) -> None:
+        """Put into the log the distances of those latents, the weights, and the PSNR of pictures."""
+        distances, decibels, picture = self._judge.compared(latents, number)
+        if not number:
+            self._shown = steps, picture
+        self.log.put([steps, number], [distances, rows, *([decibels] if decibels else [])])
+
+    def judge_together(self, candidates: Sequence[tuple[int, ...]], numbers: Sequence[int]) -> None:
+        """Measure `candidates` on the groups of these numbers where that saves time: all are sampled before any is decoded.
+
+        That is where model and decoder change places on the device (`generator.swaps`), and where other workers take a part.
+        What waits to be decoded is lost when the process is killed.
+        """
+        together = swaps(self.generator)
+        if not (together or self.log.shared):
+            return
+        ahead = [[steps, 0] for steps in self.ahead]
+        for some in [[number] for number in numbers] if self.log.shared else [numbers]:
+            keys = [[steps, number] for number in some for steps in candidates if number >= len(self._seen.get(steps, ()))]
+            divide(self.log, keys, self._measure, TOGETHER if together else 1, ahead)
 
     def score(self, steps: Sequence[int]) -> float:
         """Geometric mean of the distances over all cases."""
@@ -163,10 +173,18 @@ class Scorer:
     def final_rows(self, steps: Sequence[int]) -> tuple:
         """The weights of `steps` fitted anew on all cases: for a schedule that has been chosen, not for choosing."""
         steps = tuple(steps)
-        if (rows := self.log.get([steps, "final"])) is None:
-            rows = self._whole.run(steps)[1]
-            self.log.put([steps, "final"], rows)
-        return tuple(map(tuple, rows))
+        divide(self.log, [[steps, "final"]], self._fit)
+        return tuple(map(tuple, self.log.get([steps, "final"])))
+
+    def fit_together(self, candidates: Sequence[tuple[int, ...]]) -> None:
+        """Have the `final_rows` of all of them fitted, where other workers take a part."""
+        if self.log.shared:
+            divide(self.log, [[steps, "final"] for steps in candidates], self._fit)
+
+    def _fit(self, keys: list) -> None:
+        for steps, name in keys:
+            known = None if self.fits_some else self._rows.get(steps)  # which another worker may have fitted
+            self.log.put([steps, name], known or self._whole.weights(steps))
 
     def choose(self, candidates: Sequence[tuple[int, ...]], margin: float = MARGIN) -> tuple[tuple[int, ...], float]:
         """The candidate with the lowest score, and that score.
@@ -192,4 +210,7 @@ class Scorer:
             limit = best * (1 + margin / len(np.concatenate(seen[next(iter(alive))])) ** 0.5)
             alive = {steps: alive[steps] for steps in alive if steps in known or scores[steps] <= limit}
         winner = min(alive, key=scores.get)
-        return winner, scores[winner]
+        # What a worker has seen before decides what it drops, so that two might choose differently.
+        order = list(seen)
+        chosen, score = agreed(self.log, ["choice", *order], lambda: [order.index(winner), scores[winner]])
+        return order[chosen], score

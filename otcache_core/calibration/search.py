@@ -6,13 +6,15 @@ trial, case by case) apply as it stands.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import OTCacheError
+from ..errors import NotFiniteError, OTCacheError
 from ..schedules.schedule import check_budget
+from .parts import agreed, one_at_a_time, own_number
 from .places import Place, find_place
 from .scoring import Scorer
 from .storages import import_optuna, kept
@@ -105,7 +107,8 @@ def search_steps(
     starts: schedules to try first. Every other trial after them is a local move of the best one so far, the rest are
     TPE's; a schedule that was tried before costs nothing. With `storage` the study is kept there and continues where it
     stopped, whatever stopped it, if it is this model's (see `open_study`). `progress(standing)` is called after every trial,
-    and first where an earlier session has found something.
+    and first where an earlier session has found something. Workers that share the scorer's log as well measure no schedule
+    twice, and all of them return the same one.
     Raises `OTCacheError` for numbers out of range or a storage that cannot be opened or fails.
     """
     steps = len(scorer.sigmas) - 1
@@ -124,7 +127,7 @@ def search_steps(
 
 def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, starts, seed: int, progress):
     """`search_steps` in an opened study."""
-    optuna, steps = import_optuna(), len(scorer.sigmas) - 1
+    optuna, steps, log = import_optuna(), len(scorer.sigmas) - 1, scorer.log
     complete, state = (optuna.trial.TrialState.COMPLETE,), optuna.trial.TrialState
     finished = (*complete, state.PRUNED)
 
@@ -137,16 +140,17 @@ def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, star
     # What no worker has finished or will run is run: the starts, and trials whose worker was killed or interrupted. A
     # worker that still runs one of them keeps it; the price is one trial run twice.
     known = (state.WAITING,) if wasted else (*finished, state.WAITING)
-    settled = [parameters(trial) for trial in study.get_trials(deepcopy=False, states=known)]
-    broken = study.get_trials(deepcopy=False, states=(state.RUNNING, state.FAIL))
     enqueued = []
-    for wanted in [*map(step_parameters, starts), *map(parameters, broken)]:
-        if len(wanted) == budget - 1 and wanted not in settled:
-            study.enqueue_trial(wanted)
-            settled.append(wanted)
-            enqueued.append(wanted)
-    if not count((state.RUNNING,)):  # else other workers have begun with them
-        new = [path for path in starts if step_parameters(path) in enqueued]
+    with one_at_a_time(log, ["beginning of the search", budget]):
+        settled = [parameters(trial) for trial in study.get_trials(deepcopy=False, states=known)]
+        broken = study.get_trials(deepcopy=False, states=(state.RUNNING, state.FAIL))
+        for wanted in [*map(step_parameters, starts), *map(parameters, broken)]:
+            if len(wanted) == budget - 1 and wanted not in settled:
+                study.enqueue_trial(wanted)
+                settled.append(wanted)
+                enqueued.append(wanted)
+    if log.shared or not count((state.RUNNING,)):  # else other workers have begun with them
+        new = [path for path in starts if log.shared or step_parameters(path) in enqueued]
         scorer.judge_together(new[: max(trials - count(finished) + wasted, 0)], range(len(scorer.groups)))
     failure: OTCacheError | None = None
 
@@ -178,19 +182,30 @@ def _go_on(study: "optuna.Study", scorer: Scorer, budget: int, trials: int, star
             progress(SearchState(tuple(map(outcome, ended)), trials, *best()))
 
     tell()
-    while (number := count(finished) - wasted) < trials:
-        # Seeded by the number of finished trials, so that a resumed search goes on as an unbroken one would.
-        seeds = np.random.SeedSequence([seed, number]).generate_state(1)
-        study.sampler = optuna.samplers.TPESampler(seed=int(seeds[0]), multivariate=True, n_startup_trials=len(starts))
-        if number > len(starts) and number % 2 and count(complete):
-            move = local_move(best()[0], steps, np.random.default_rng([seed, number]))
-            study.enqueue_trial(step_parameters(move), skip_if_exists=True)
-        try:
-            study.optimize(objective, n_trials=1)
-        except ValueError as error:  # SQLite can hand a waiting trial to two workers at once: the other one was faster
-            if not str(error).startswith("Cannot tell a "):
-                raise
+    while (over := count(finished) - wasted) < trials:
+        # Seeded by the number of finished trials, so that a resumed search goes on as an unbroken one would; workers take
+        # different ones, so that they do not try the same.
+        with own_number(log, f"trial at {budget}", over, trials) as number:
+            if number is None:  # the last ones are others' to finish
+                log.wait()
+                continue
+            seeds = np.random.SeedSequence([seed, number]).generate_state(1)
+            study.sampler = optuna.samplers.TPESampler(seed=int(seeds[0]), multivariate=True, n_startup_trials=len(starts))
+            if number > len(starts) and number % 2 and count(complete):
+                move = local_move(best()[0], steps, np.random.default_rng([seed, number]))
+                study.enqueue_trial(step_parameters(move), skip_if_exists=True)
+            try:
+                study.optimize(objective, n_trials=1)
+            except ValueError as error:  # SQLite can hand a waiting trial to two workers at once: the other one was faster
+                if not str(error).startswith("Cannot tell a "):
+                    raise
         tell()
     if failure and not count(complete):
         raise failure
-    return best()
+    path, score = agreed(log, ["anchor", budget, trials, seed], best)  # others may still be at a last trial
+    if log.shared:  # asked for, so that what other workers spent is counted too
+        for trial in study.get_trials(deepcopy=False, states=finished):
+            for group in range(len(scorer.groups)):
+                with suppress(NotFiniteError):
+                    log.get([trial.user_attrs.get("steps"), group])
+    return tuple(path), score

@@ -113,15 +113,32 @@ def _journal(path: str) -> "optuna.storages.JournalStorage":
     # Symbolic links work on older network disks too; Windows allows them to administrators only.
     kind = storages.journal.JournalFileOpenLock if os.name == "nt" else storages.journal.JournalFileSymlinkLock
     lock = kind(path)
-    found = storages.JournalStorage(storages.journal.JournalFileBackend(path, lock_obj=lock))
+    whole = _WholeLines(path, lock)
+    found = storages.JournalStorage(storages.journal.JournalFileBackend(path, lock_obj=whole))
     if _half_line(path):
-        lock.acquire()
-        try:
-            if half := _half_line(path):  # what a killed worker began to write, which the next line would be glued to
-                os.truncate(path, Path(path).stat().st_size - half)
-        finally:
-            lock.release()
+        whole.acquire()
+        lock.release()
     return found
+
+
+class _WholeLines:
+    """A lock of a journal that, once it is held, cuts off what a killed worker began to write.
+
+    Others would glue their next line to it, and nobody could read the file any more.
+    """
+
+    def __init__(self, path: str, lock):
+        self._path, self._lock, self.release = path, lock, lock.release
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        try:
+            if half := _half_line(self._path):
+                os.truncate(self._path, Path(self._path).stat().st_size - half)
+        except BaseException:
+            self._lock.release()
+            raise
+        return True
 
 
 def _half_line(path: str) -> int:
@@ -129,7 +146,10 @@ def _half_line(path: str) -> int:
     begin = b'{"op_code":'
     with open(path, "rb") as file:
         first = file.read(len(begin))
-        file.seek(max(file.seek(0, os.SEEK_END) - 2**20, 0))
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        # Every writer looks: mostly the last byte tells.
+        file.seek(end if file.read() == b"\n" else max(end - 2**20, 0))
         tail = file.read().rpartition(b"\n")[2]
     # Optuna itself would take a file of one line, whatever it is, and write after it.
     if any(part[: len(begin)] != begin[: len(part)] for part in (first, tail)):

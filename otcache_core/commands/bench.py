@@ -14,9 +14,10 @@ import torch
 from ..calibration.graph import edge_costs, peak_suppressed_paths
 from ..calibration.inner_products import recorded
 from ..calibration.metrics import DEFAULT, DISTANCES, psnr, rmse, ssim
-from ..calibration.pipeline import BUDGETS, Settings, calibrate, search_starts
+from ..calibration.pipeline import calibrate, search_starts
 from ..calibration.scoring import Scorer
 from ..calibration.search import search_steps
+from ..calibration.settings import BUDGETS, Settings
 from ..demo.generator import DemoGenerator
 from ..demo.generator import cases as demo_cases
 from ..errors import OTCacheError

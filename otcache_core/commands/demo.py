@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from ..calibration.metrics import psnr, rmse
-from ..calibration.pipeline import Calibrated, Settings, calibrate, search_starts
+from ..calibration.pipeline import Calibrated, calibrate, search_starts
 from ..calibration.scoring import Scorer
 from ..calibration.search import SearchState, search_steps
+from ..calibration.settings import Settings
 from ..errors import OTCacheError
 from ..sampling.rollout import FITTED, Counted, Generator, sample
 from ..sampling.solvers import SOLVERS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..calibration.pipeline import Settings
+from ..calibration.settings import Settings
 from ..demo.generator import DemoGenerator
 from ..demo.generator import cases as demo_cases
 from ..demo.scenes import caption

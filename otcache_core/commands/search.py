@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from ..calibration.pipeline import Settings, search_starts
+from ..calibration.pipeline import search_starts
 from ..calibration.places import Place, find_place
 from ..calibration.recording import observe
 from ..calibration.same_model import digest
 from ..calibration.scoring import Scorer
 from ..calibration.search import search_steps
+from ..calibration.settings import Settings
 from ..calibration.storages import JOURNAL
 from ..demo.generator import cases as demo_cases
 from ..demo.scenes import caption

@@ -14,8 +14,6 @@ from .response import Response, are_eulers
 
 AHEAD = 2  # steps that a sampler may look ahead before it comes back
 
-AHEAD = 2  # steps that a sampler may look ahead before it comes back
-
 
 class CachedRun:
     """Drives one run of a schedule; made at its start, dropped at its end.

@@ -13,11 +13,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from ..errors import OTCacheError
+from ..errors import NotFiniteError, OTCacheError
 from ..schedules.extrapolation import ORDERS, extrapolated_mean_weights, prior_weights
 from ..schedules.schedule import HISTORY, Predictor, Schedule, check_steps
 from .cached_run import CachedRun
-from .filed import Filed, Files
+from .filed import Filed, Files, give_back
 from .generator import Counted, Generator, layout_of  # noqa: F401  the first is found here too
 from .predictors import RIDGE, fit_weights, mean_velocity
 from .trajectory import Trajectory, recorded_run
@@ -147,7 +147,7 @@ class Rollouts:
 
     def _check(self, tensor: torch.Tensor, step: int) -> None:
         if not torch.isfinite(tensor).all():
-            raise OTCacheError(f"A cached run is not finite (NaN or infinity) at step {step}; run in higher precision.")
+            raise NotFiniteError(f"A cached run is not finite (NaN or infinity) at step {step}; run in higher precision.")
 
     def state_at(self, prefix: tuple[int, ...], rows: Sequence | None = None) -> RolloutState:
         """The state at the last step of `prefix`, evaluated there."""
@@ -181,13 +181,17 @@ class Rollouts:
     ) -> RolloutState:  # fmt: skip
         """The state after an evaluation at `latents`, a batch each."""
         kept, seen, whole = self.trajectories[0].kept, [], []
-        for number, (cases, x) in enumerate(zip(self._batches, latents, strict=True)):
+        latents = iter(latents)
+        for number, cases in enumerate(self._batches):
+            x = next(latents)  # zip would hold the last one while this one is made
             d = self.generator.velocity(x, float(self.sigmas[step]), cases)
             self._check(d, step)
             seen.append((kept(x), kept(d)))
             if self._files:
                 older = before.whole[number][1] if before else ()
                 whole.append((self._files.put(x), (self._files.put(d), *older)[:HISTORY]))
+                del x, d  # before the next case's are made
+                give_back()
         x, d = map(joined, zip(*seen, strict=True))
         return RolloutState(x, (d, *(before.d if before else ()))[:HISTORY], rows, tuple(whole))
 

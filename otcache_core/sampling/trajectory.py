@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from ..errors import OTCacheError
 from ..files import written_whole
 from ..schedules.schedule import check_sigmas
+from .filed import give_back
 from .layout import Layout, low_pass
 from .patches import Patches, sample_of
 
@@ -140,6 +141,9 @@ def recorded_run(sigmas: np.ndarray, steps: Iterable[tuple], layout: Layout | No
                 part.append(tensor)
         if patches and step in (count // 2, count):
             whole.append(pair[0].clone())
+        if patches:
+            del pair, tensor  # before the next ones are made
+            give_back()
     x, d = kept if patches else map(torch.stack, kept)
     return Trajectory(sigmas, x, d, layout, *whole)
 

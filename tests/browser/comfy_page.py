@@ -154,6 +154,12 @@ class Comfy:
         self.page.evaluate(SET, [node, widget, value])
         self.settle()
 
+    def set_all(self, values: dict[str, dict]):
+        """`set` for each widget of each node class in `values`."""
+        for node, wanted in values.items():
+            for widget, value in wanted.items():
+                self.set(widget, value, node)
+
     def choose(self, value: str, label: str | None = None):
         """In the list of `choose`, with the mouse. label: what the list calls it, where that is not the value."""
         self.focus("OTBudgetInterpolate")

@@ -13,11 +13,6 @@ CELL = re.compile(r"M[-\d.]+ [-\d.]+h")
 RULES = {"start_percent", "end_percent", "max_skips", "forced"}
 INPUTS = {"anchor", "budget", "choose", "target_error", "target_speedup", *RULES}
 QUICK = {"OTReferenceSchedule": {"cases": 2}, "OTAnchorSearch": {"trials": 20}}  # a third of the demo's calibration
-HASTEN = """(values) => {
-  for (const [name, wanted] of Object.entries(values)) {
-    for (const widget of nodeOf(name).widgets) if (widget.name in wanted) widget.value = wanted[widget.name]
-  }
-}"""
 TO_SUBGRAPH = """() => {
   app.canvas.deselectAll()
   app.canvas.select(nodeOf("OTBudgetInterpolate"))

@@ -81,7 +81,7 @@ def test_the_budget_follows_a_target(open_comfy, shots, vue):
     assert target.get_attribute("d") and comfy.value("choose") == "by error" and comfy.budget() == 10
 
     comfy.set("target_error", 0.0001)
-    assert label.inner_text() == "auto: 50 of 50 evaluations, nothing is skipped"
+    assert label.inner_text() == "auto: 50 of 50 evaluations, in full"
     assert foot.inner_text() == "no measured budget keeps 0.0001: every step is run"
     comfy.page.screenshot(path=shots / f"auto_{name}_2_missed.png")
 
@@ -103,7 +103,7 @@ def test_the_budget_follows_a_target(open_comfy, shots, vue):
     assert foot.inner_text() == "more than the 50 steps: 87 counts as 50"
     comfy.run()
     report = comfy.strip_on(SAMPLER).locator(".label")
-    comfy.eventually(lambda: report.inner_text() == "50 of 50 evaluations, nothing is skipped")
+    comfy.eventually(lambda: report.inner_text() == "50 of 50 evaluations, in full")
     assert comfy.budget() == 87
     assert comfy.complaints == []
 

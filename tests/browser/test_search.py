@@ -13,11 +13,6 @@ SMALL = {
     NODE: {"budget": 4, "trials": 20},
     "OTBudgetInterpolate": {"budget": 5},
 }
-SET = """([wanted, seed]) => {
-  for (const [name, values] of Object.entries(wanted))
-    for (const widget of nodeOf(name).widgets) if (widget.name in values) widget.value = values[widget.name]
-  nodeOf("OTReferenceSchedule").widgets.find((widget) => widget.name === "seed").value = seed
-}"""
 SHOWN = """(name) => {
   const node = nodeOf(name)
   const image = LiteGraph.vueNodesMode ? document.querySelector(`[data-node-id="${node.id}"] img`) : node.imgs?.[0]
@@ -36,7 +31,8 @@ OVERLAPPED = """(name) => {
 def test_the_search_shows_pictures_and_its_curve_on_its_node(open_comfy, shots, vue):
     comfy = open_comfy(vue=vue)
     comfy.load(json.loads(DEMO.read_text(encoding="utf-8")), "otcache_demo")
-    comfy.page.evaluate(SET, [SMALL, 300 + vue])  # another seed, so that nothing is cached
+    comfy.set_all(SMALL)
+    comfy.set("seed", 300 + vue, "OTReferenceSchedule")  # another one, so that nothing is cached
     comfy.focus(NODE, 1.0)
     assert comfy.page.evaluate(SHOWN, NODE) is None
     comfy.page.get_by_test_id("queue-button").click()

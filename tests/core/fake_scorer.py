@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from otcache_core.calibration.measurement_log import MeasurementLog
 from otcache_core.schedules.schedule import Predictor
 
 
@@ -13,6 +14,7 @@ class FakeScorer:
     def __init__(self, steps: int, landscape):
         self.sigmas = np.linspace(1, 0, steps + 1)
         self.landscape, self.calls = landscape, []
+        self.log = MeasurementLog()
         self.groups = [SimpleNamespace(predictor=Predictor(kind="fitted"), ridge=1e-4, cases=[1, 2, 3])]
         self.signature = [[[1.0]]]
         self.metric = SimpleNamespace(__name__="fake")

@@ -18,6 +18,7 @@ SPEAKERS = [
         "answers", "auto", "between_blocks", "block_passes", "blocks", "known", "lesson", "progress", "run", "suitability",
         "understanding",
     )),
+    ROOT / "nodes" / "made_with.py",
     ROOT / "otcache_core" / "sampling" / "rehearsal.py",
     ROOT / "otcache_core" / "schedules" / "following.py",
 ]  # fmt: skip

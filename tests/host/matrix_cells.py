@@ -112,11 +112,11 @@ def cell(core, exact, ours, reports, whole: int, first: int, last: int, latent=N
     """
     packed = getattr(latent, "is_nested", False)
     sizes = [part.numel() for part in latent.unbind()] if packed else []
-    used = reports[-1].level
+    used, in_full = reports[-1].level, all(report.reason for report in reports)
     return Cell(
         exact=exact,
         wanted=sum(report.evaluations for report in reports),
-        made=whole if used == "output" else max(first, last),
+        made=whole if used == "output" or in_full else max(first, last),  # of blocks those at one noise level count once
         asked=sum(report.asked for report in reports),
         used=used,
         reason="; ".join(dict.fromkeys(report.reason or report.level_reason for report in reports)),

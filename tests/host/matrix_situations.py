@@ -54,15 +54,17 @@ def patched(node, **widgets):
 
 
 def custom(host, case, model, sampler, guider=None, parts=None):
-    """SamplerCustomAdvanced with `guider`, in one part or split at the step `parts`."""
+    """SamplerCustomAdvanced with `guider`, in one part, split at the step `parts`, or, where that is 1, at every step."""
     guider = guider or host.run("CFGGuider", model=model, positive=case.positive, negative=case.negative, cfg=4.0)[0]
     select, = host.run("KSamplerSelect", sampler_name=sampler)
     sigmas, = host.run("BasicScheduler", model=model, scheduler="simple", steps=STEPS, denoise=1.0)
     noises = host.run("RandomNoise", noise_seed=7)[0], host.run("DisableNoise")[0]
     pieces = host.run("SplitSigmas", sigmas=sigmas, step=parts) if parts else [sigmas]
+    if parts == 1:
+        pieces = [sigmas[i : i + 2] for i in range(STEPS)]
     latent = case.latent
-    for noise, piece in zip(noises, pieces, strict=False):
-        latent = host.run("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=select, sigmas=piece,
+    for number, piece in enumerate(pieces):
+        latent = host.run("SamplerCustomAdvanced", noise=noises[min(number, 1)], guider=guider, sampler=select, sigmas=piece,
                           latent_image=latent)[0]  # fmt: skip
     return latent["samples"]
 
@@ -403,6 +405,7 @@ SITUATIONS = {
     "denoise 0.5": Situation(half_denoise, steps=2 * STEPS),
     "steps 3 to 9": Situation(middle_steps, evaluations=3),
     "SplitSigmas": Situation(lambda *a: custom(*a, parts=6)),
+    "slices of one step": Situation(lambda *a: custom(*a, parts=1), in_full="is a slice of the schedule's 12 steps"),
     "previews": Situation(previews),
     "inpainting": Situation(inpainting),
     "DifferentialDiffusion": Situation(differential),
@@ -445,6 +448,9 @@ SITUATIONS = {
         called(lambda host: other_packs.sampler_of(other_packs.euler, take=lambda out: out[0]),
                lambda: other_packs.giving(lambda out: (out, out))), in_full="gives something else"),
     "FlowEdit": Situation(two_prompts, in_full="in turn"),
+    "sampler with a post-CFG function": Situation(
+        called(lambda host: other_packs.sampler_of(other_packs.euler, change=other_packs.read_unconditional)),
+        in_full="reads the unconditional output"),
     "dpm_adaptive in a wrapper": Situation(
         called(lambda host: other_packs.renamed("dpm_adaptive")), in_full="chooses its noise levels"),
     "SamplerARVideo": Situation(called(lambda host: host.run("SamplerARVideo", num_frame_per_block=1)[0], cfg=1.0),

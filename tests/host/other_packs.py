@@ -31,6 +31,14 @@ def renamed(name):
     return sampler_of(lambda model, x, sigmas, **inputs: inner(model, x, sigmas, **inputs))
 
 
+def read_unconditional(i, extra_args):
+    """Before a step of `euler`: a post-CFG function of the sampler's own, as CFG++ samplers add one."""
+    from comfy.model_patcher import set_model_options_post_cfg_function as add
+
+    if i == 0:
+        extra_args["model_options"] = add(extra_args["model_options"], lambda args: args["denoised"])
+
+
 def giving(what):
     """A guider's class whose predict_noise gives what(denoised), as LanPaint's gives a pair."""
     import comfy.samplers

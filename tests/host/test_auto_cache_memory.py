@@ -101,7 +101,7 @@ def test_a_long_run_of_a_large_latent_keeps_little(host, demo, learnt, monkeypat
         return found
 
     monkeypatch.setattr(patches, "of", of_watched)
-    auto = Auto(host, demo.model, speedup=1.0)
+    auto = Auto(host, demo.model, speedup=1.0, learn="this run too")
     run(host, demo, auto, cfg=1.0, steps=6, latent_image={"samples": torch.zeros(6, 16, 96, 96)})
     assert "learnt from this run" in auto.report.reason and len(kept) >= 12
     assert 2**20 < max(most) <= 1.1 * 4 * host.module("otcache_core.sampling.rehearsal").ELEMENTS

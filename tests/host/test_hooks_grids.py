@@ -61,6 +61,14 @@ def test_a_slice_does_not_evaluate_twice_at_its_start(host, demo_small):
     assert cached.reports[0].evaluations == 6 and cached.reports[0].computed[:6] == (True, *[False] * 5)
 
 
+def test_a_short_run_of_low_denoise_is_no_slice(host, demo_small):
+    """Three steps with noise of their own leave nothing to skip, and no other cut of the run would."""
+    cached = Cached(host, demo_small.model, make_schedule(host, 12, 4))
+    ksampler(host, demo_small, cached.model, steps=3, denoise=0.2)
+    report = cached.reports[0]
+    assert report.evaluations == 3 and not report.reason, report.text
+
+
 def epsilon_model(host, demo_small):
     """The small network with a diffusion model's noise: sigma from 14.6 to 0.03."""
     import comfy.model_sampling

@@ -35,7 +35,7 @@ def test_euler(host, cases, name, level):
     found = cell_of(host, cases(situation.model), name, level, "euler")
     assert found.exact and found.finite, found
     if situation.in_full:
-        assert situation.in_full in found.reason and found.error == 0 and found.wanted == found.asked, found
+        assert situation.in_full in found.reason and found.error == 0 and found.made == found.wanted == found.asked, found
         return
     wanted = situation.with_blocks if level == "blocks" and situation.with_blocks else situation.evaluations
     assert found.made == found.wanted == wanted, found

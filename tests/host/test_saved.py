@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from workflows import FRONTEND_ONLY, api_graph
 
+from tools.api_graph import FRONTEND_ONLY, api_graph
 from tools.litegraph import default, has_control, input_specs, is_widget, kind_of
 
 SAVED = Path(__file__).parent / "saved" / "0.1"

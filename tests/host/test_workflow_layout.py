@@ -4,8 +4,9 @@ from itertools import combinations
 
 import pytest
 from PIL import Image, ImageStat
-from workflows import FRONTEND_ONLY, NAMES, load, load_blueprint
+from workflows import NAMES, load, load_blueprint
 
+from tools.api_graph import FRONTEND_ONLY
 from tools.make_workflows import FOLDER
 
 TITLE, SLOT = 30, 20  # pixels in the frontend

@@ -1,14 +1,13 @@
-"""The shipped workflows, and how a workflow file becomes the graph that /prompt takes, as the frontend does it."""
+"""The shipped workflows, and the graph that /prompt takes of each."""
 
 import json
 
+from tools.api_graph import api_graph
 from tools.make_workflows import BLUEPRINTS, FOLDER
 
 NAMES = ["otcache_calibrate", "otcache_demo", "otcache_flux_dev", "otcache_hunyuan_video", "otcache_qwen_image",
          "otcache_start", "otcache_wan2_2_t2v", "otcache_z_image"]  # fmt: skip
 BLUEPRINT = "OTCache text to image"
-FRONTEND_ONLY = {"MarkdownNote", "Note"}
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
 def load(name: str) -> dict:
@@ -19,30 +18,6 @@ def load(name: str) -> dict:
 def load_blueprint() -> dict:
     """The subgraph blueprint."""
     return json.loads((BLUEPRINTS / f"{BLUEPRINT}.json").read_text(encoding="utf-8"))
-
-
-def api_graph(workflow: dict, info: dict) -> dict:
-    """API format, with widget values given names by /object_info's order; all of them must be used up."""
-    sources = {number: [str(node), slot] for number, node, slot, *_ in workflow["links"]}
-    graph = {}
-    for node in workflow["nodes"]:
-        if node["type"] in FRONTEND_ONLY:
-            continue
-        inputs, values = {}, list(node["widgets_values"])
-        declared = info[node["type"]]["input"]
-        for name, (kind, *rest) in (declared.get("required", {}) | declared.get("optional", {})).items():
-            extra = rest[0] if rest else {}
-            if not isinstance(kind, list) and kind not in WIDGETS:
-                continue
-            inputs[name] = values.pop(0)
-            if extra.get("control_after_generate", name in ("seed", "noise_seed")):
-                assert values.pop(0) in ("fixed", "randomize", "increment", "decrement")
-        assert not values, f"{node['type']} has widget values that no widget takes: {values}"
-        for entry in node["inputs"]:
-            if entry["link"] is not None:
-                inputs[entry["name"]] = sources[entry["link"]]
-        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
-    return graph
 
 
 def inlined(blueprint: dict, info: dict, inputs: dict) -> tuple[dict, dict[str, list]]:

@@ -1,7 +1,7 @@
 // @vitest-environment jsdom
 import { beforeAll, beforeEach, describe, expect, it } from "vitest"
 import { allNodes, hostsOf, locatorOf, nodeByPath, widgetFor } from "../../web/js/otcache/graph.mjs"
-import { budgetRange, cellFrame, cells, errorPlot, short, sigmaCurve, timeBars } from "../../web/js/otcache/layout.mjs"
+import { budgetRange, cellAt, cellFrame, cells, errorPlot, short, sigmaCurve, timeBars } from "../../web/js/otcache/layout.mjs"
 import { BY_ERROR, BY_HAND, BY_SPEEDUP, expectedPsnr, NOT_CALIBRATED } from "../../web/js/otcache/schedule.mjs"
 import { budgetFoot, budgetLabel, factor, runLabels, wordsFor } from "../../web/js/otcache/words.mjs"
 
@@ -30,6 +30,10 @@ describe("layout", () => {
       const { run, skip } = cells([true, false, true, false], width)
       expect(Math.max(...heights(skip))).toBeLessThan(0.5 * Math.min(...heights(run)))
     }
+  })
+
+  it("finds the cell under the pointer", () => {
+    expect([0, 4, 33, 150, 295.9, 296.1].map((x) => cellAt(x, 10, 300))).toEqual([-1, 0, 0, 5, 9, -1])
   })
 
   it("frames a cell that exists, and nothing else", () => {
@@ -106,7 +110,7 @@ describe("words", () => {
 
   it("says what a budget means, and who chose it", () => {
     expect(budgetLabel(en, 11, 50, BY_HAND)).toBe("11 of 50 evaluations, up to 4.5x")
-    expect(budgetLabel(en, 50, 50, BY_HAND)).toBe("50 of 50 evaluations, nothing is skipped")
+    expect(budgetLabel(en, 50, 50, BY_HAND)).toBe("50 of 50 evaluations, in full")
     expect(budgetLabel(en, 11, 50, BY_ERROR)).toBe("auto: 11 of 50 evaluations, up to 4.5x")
     expect(budgetLabel(en, 12, 50, BY_SPEEDUP)).toBe("auto: 12 of 50 evaluations, up to 4.2x")
     expect([5, 4.55, 12.5].map(factor)).toEqual(["5", "4.5", "12.5"])
@@ -151,14 +155,14 @@ describe("words", () => {
 
   it("sets measured beside ideal speed-up, and says why a run was computed in full", () => {
     const run = { evaluations: 10, computed: new Array(50).fill(0), ideal: 5, measured: 4.62, level: "output", reason: "" }
-    expect(runLabels(en, run).head).toBe("10 of 50 evaluations, 5x ideal, 4.6x measured")
-    expect(runLabels(en, { ...run, spread: 0.21 }).head).toBe("10 of 50 evaluations, 5x ideal, 4.6x ± 0.2 measured")
-    expect(runLabels(en, { ...run, spread: 0.01 }).head).toMatch(", 4.6x measured")
-    expect(runLabels(wordsFor("zh"), { ...run, spread: 0.21 }).head).toMatch("实测 4.6x ± 0.2".replace("x", ""))
-    expect(runLabels(en, { ...run, hint: "save more" }).foot).toBe("save more")
+    expect(runLabels(en, run)).toEqual({ head: "10 of 50 evaluations, 5x ideal", foot: "4.6x measured" })
+    expect(runLabels(en, { ...run, spread: 0.21 }).foot).toBe("4.6x ± 0.2 measured")
+    expect(runLabels(en, { ...run, spread: 0.01 }).foot).toBe("4.6x measured")
+    expect(runLabels(wordsFor("zh"), { ...run, spread: 0.21 }).foot).toBe("实测 4.6 ± 0.2 倍")
+    expect(runLabels(en, { ...run, hint: "save more" }).foot).toBe("save more, 4.6x measured")
     const full = { ...run, evaluations: 50, ideal: 1, measured: null, reason: "this sampler chooses its own noise levels" }
     expect(runLabels(en, full)).toEqual({
-      head: "50 of 50 evaluations, nothing is skipped", foot: "computed in full: this sampler chooses its own noise levels",
+      head: "50 of 50 evaluations, in full", foot: "computed in full: this sampler chooses its own noise levels",
     })
     const taught = "learnt from this run, with 18 evaluations more to rehearse; the next one makes 16 of 50"
     expect(runLabels(en, { ...full, reason: taught }).foot).toBe("learnt from this run: the next one makes 16 of 50")
@@ -167,10 +171,10 @@ describe("words", () => {
     expect(runLabels(en, { ...full, reason: anew }).foot).toBe("learnt from this run; learn is anew: the next one is made in full, too")
     const recorded = "learnt from this run; the next one makes 50 of 50"
     expect(runLabels(en, { ...full, reason: recorded }).foot).toBe("learnt from this run")
-    expect(runLabels(en, run).foot).toBe("bars: time of each evaluation")
-    expect(runLabels(en, { ...run, level: "blocks" }).foot).toBe("transformer blocks reused")
-    expect(runLabels(en, { ...run, warning: "made on another model" }).foot).toBe("made on another model")
-    expect(runLabels(en, { ...run, extra: 2, level_reason: "no blocks" }).foot).toBe(
+    expect(runLabels(en, { ...run, level: "blocks" }).foot).toBe("4.6x measured, transformer blocks reused")
+    expect(runLabels(en, { ...full, level: "blocks" }).foot).not.toMatch("reused")
+    expect(runLabels(en, { ...run, warning: "made on another model" }).foot).toBe("4.6x measured, made on another model")
+    expect(runLabels(en, { ...run, measured: null, extra: 2, level_reason: "no blocks" }).foot).toBe(
       "blocks could not be reused: no blocks, 2 more than scheduled: conditions changed in mid-run",
     )
   })
@@ -350,7 +354,7 @@ describe("the element", () => {
     const report = new Strip("run", wordsFor("en"))
     report.take({ kind: "run", steps: 4, evaluations: 2, computed: [1, 0, 1, 0], seconds: [1, 0, 1, 0], ideal: 2, measured: 1.9, level: "output", reason: "" })
     expect(report.element.getAttribute("role")).toBe("img")
-    expect(report.element.getAttribute("aria-label")).toMatch("2 of 4 evaluations, 2x ideal, 1.9x measured")
+    expect(report.element.getAttribute("aria-label")).toMatch("2 of 4 evaluations, 2x ideal. 1.9x measured")
     expect(count(report.paths.run.getAttribute("d"))).toBe(2)
   })
 })

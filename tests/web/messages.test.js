@@ -23,8 +23,8 @@ describe("a text of the server", () => {
   it("is translated sentence by sentence, whatever joins them", () => {
     expect(translated("learnt from 2 ordinary runs; 7 instead of 10 evaluations by the range, max_skips"))
       .toBe("由 2 次普通运行学得；因规则（范围，最多连续跳过）求值 7 次，而不是 10 次")
-    expect(translated("PSNR: 33.00 dB (mean), 30.10 dB (worst, picture 3 of 8)\nThe pictures are equal to the last bit."))
-      .toBe("PSNR：33.00 dB（平均），30.10 dB（最差，8 张中第 3 张）\n两者逐位相同。")
+    expect(translated("PSNR: 33.00 dB (mean), 30.10 dB (worst, picture 3 of 8)\nequal to the last bit"))
+      .toBe("PSNR：33.00 dB（平均），30.10 dB（最差，8 张中第 3 张）\n逐位相同")
     expect(translated("LPIPS: not measured. Pictures of 5 pixels are too small for SSIM; decode at 11 pixels or more."))
       .toBe("LPIPS：未测量。5 像素的图片对 SSIM 太小；请以 11 像素或更大解码。")
   })
@@ -54,8 +54,9 @@ describe("a text of the server", () => {
     for (const part of again) for (const length of [1999, 100_000]) translated(part.repeat(length / part.length))
     expect(performance.now() - begin).toBeLessThan(3000)
     const note = new Note("compared", zh, "", 6)
-    note.take({ kind: "compared", text: "<b>x</b>: not measured. <i>y</i>" })
-    expect(note.element.innerHTML).toBe("&lt;b&gt;x&lt;/b&gt;：未测量。&lt;i&gt;y&lt;/i&gt;")
+    note.take({ kind: "compared", text: "<b>x</b>: not measured. <i>y</i>" }, "22:49")
+    expect(note.element.innerHTML)
+      .toBe("之前的运行，22:49\n&lt;b&gt;x&lt;/b&gt;：未测量。&lt;i&gt;y&lt;/i&gt;")
   })
 })
 
@@ -88,8 +89,8 @@ describe("strips and notes in Chinese", () => {
       .toBe("注意：参考和锚点分别是在 A 和 B 上制作的：介于两者之间的对哪个都不合适")
     expect(budgetFoot(zh, { warning: "the model runs on several GPUs" })).toBe("注意：模型在多个 GPU 上运行")
     expect(scheduleFoot(zh, { source: "changed steps; my own words" })).toBe("未注明所属模型\n步已更改；my own words")
-    expect(noteText(zh, { kind: "compared", text: "RMSE: 0.01000\nThe pictures are equal to the last bit." }))
-      .toBe("RMSE: 0.01000\n两者逐位相同。")
+    expect(noteText(zh, { kind: "compared", text: "Made with other settings: cfg 4 against 5; steps 20 against 7.\nRMSE: 0.01000" }))
+      .toBe("设置不同：cfg 4 与 5；steps 20 与 7。\nRMSE: 0.01000\n下图从左到右：缓存结果、完整运行、差异")
   })
 
   it("say it in English elsewhere", () => {

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from strategies import step_sets
 
 from otcache_core.calibration import inner_products
-from otcache_core.calibration.error_growth import Partial, growth_rates, output_gains, segment_scores, state_aware_paths
+from otcache_core.calibration.error_growth import (
+    Partial,
+    growth_rates,
+    growth_sums,
+    output_gains,
+    segment_scores,
+    state_aware_paths,
+)
 from otcache_core.calibration.inner_products import GramData
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.predictors import RIDGE
@@ -47,7 +54,7 @@ def recordings(generator, cases=(1, 2), sigmas=SIGMAS):
 
 
 def rollout(generator, steps, runs, cases=(1, 2), kind="hold", sigmas=SIGMAS):
-    """(x, d, recorded x, recorded d) at each compute step of a cached run, as `growth_rates` takes them."""
+    """(x, d, recorded x, recorded d) at each compute step of a cached run, as `growth_sums` takes them."""
     rollouts = Rollouts(generator, cases, runs, Predictor(kind=kind))
     nodes = [rollouts.state_at(steps[: k + 1]) for k in range(len(steps))]
     full = [[torch.stack([getattr(run, name)[step] for run in runs]) for step in steps] for name in "xd"]
@@ -59,7 +66,7 @@ def rollout(generator, steps, runs, cases=(1, 2), kind="hold", sigmas=SIGMAS):
 def test_growth_rates_recover_kappa_of_a_linear_flow(kappa, steps):
     generator = LinearFlow(lambda sigma: kappa)
     runs, _ = recordings(generator)
-    estimate = growth_rates(SIGMAS, steps, *rollout(generator, steps, runs))
+    estimate = growth_rates(SIGMAS, steps, growth_sums(*rollout(generator, steps, runs)))
     assert estimate.shape == (STEPS,)
     assert np.allclose(estimate, kappa, atol=1e-9)
 
@@ -69,7 +76,7 @@ def test_growth_rates_follow_a_changing_kappa():
     generator = LinearFlow(lambda sigma: -1 - 3 * sigma)
     runs, _ = recordings(generator, sigmas=sigmas)
     steps = tuple(range(0, 60, 2))
-    estimate = growth_rates(sigmas, steps, *rollout(generator, steps, runs, sigmas=sigmas), smooth=0.5)
+    estimate = growth_rates(sigmas, steps, growth_sums(*rollout(generator, steps, runs, sigmas=sigmas)), smooth=0.5)
     assert np.allclose(estimate[4:56], rates(generator, sigmas)[4:56], atol=0.1)
 
 
@@ -81,7 +88,7 @@ def test_growth_rates_smooth_the_noise_of_single_steps():
     noise = torch.Generator().manual_seed(0)
     noisy = [v + 0.5 * torch.randn(1, generator=noise) * (a - b) for v, a, b in zip(d, x, recorded_x, strict=True)]
     raw, smooth = (
-        np.abs(growth_rates(sigmas, steps, x, noisy, recorded_x, recorded_d, **options) + 1).mean()
+        np.abs(growth_rates(sigmas, steps, growth_sums(x, noisy, recorded_x, recorded_d), **options) + 1).mean()
         for options in ({"smooth": 1e-9}, {})
     )
     assert smooth < 0.6 * raw
@@ -92,7 +99,7 @@ def test_growth_rates_of_single_precision_are_summed_in_double():
     random = np.random.default_rng(0)
     error, change = random.normal(size=(2, 1, 200_000)).astype(np.float32)
     x, d, zero = torch.from_numpy(error), torch.from_numpy(change), torch.zeros(1, 200_000)
-    estimate = growth_rates([1.0, 0.0], (0,), [x], [d], [zero], [zero])
+    estimate = growth_rates([1.0, 0.0], (0,), growth_sums([x], [d], [zero], [zero]))
     error, change = error.astype(np.float64), change.astype(np.float64)
     assert estimate == pytest.approx([(error * change).sum() / (error**2).sum()], rel=1e-9)
 
@@ -101,7 +108,7 @@ def test_a_rollout_without_any_error_gives_no_growth():
     generator = LinearFlow()
     runs, _ = recordings(generator)
     steps = tuple(range(STEPS))
-    estimate = growth_rates(SIGMAS, steps, *rollout(generator, steps, runs))
+    estimate = growth_rates(SIGMAS, steps, growth_sums(*rollout(generator, steps, runs)))
     assert np.array_equal(estimate, np.zeros(STEPS))
 
 
@@ -110,7 +117,7 @@ def test_steps_before_the_first_error_take_their_neighbours_growth():
     generator = LinearFlow()
     runs, _ = recordings(generator, sigmas=sigmas)
     steps = (*range(14), 18, 23)
-    estimate = growth_rates(sigmas, steps, *rollout(generator, steps, runs, sigmas=sigmas))
+    estimate = growth_rates(sigmas, steps, growth_sums(*rollout(generator, steps, runs, sigmas=sigmas)))
     assert np.allclose(estimate, -1.2, atol=1e-6)
 
 

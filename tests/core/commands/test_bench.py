@@ -4,7 +4,7 @@ import io
 import numpy as np
 import pytest
 
-from otcache_core.calibration.pipeline import BUDGETS
+from otcache_core.calibration.settings import BUDGETS
 from otcache_core.commands.bench import DIRECT, MEAN_VELOCITY, METRICS, NATIVE, OURS, SHOWN, csv_text, ratios, text_table
 
 VALUES = {

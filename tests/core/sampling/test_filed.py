@@ -8,7 +8,7 @@ import pytest
 import torch
 from mixture import MixtureGenerator, linear_sigmas
 
-from otcache_core.calibration.recording import record_cases, repeats
+from otcache_core.calibration.full_runs import record_cases, repeats
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling import patches
 from otcache_core.sampling.filed import Files

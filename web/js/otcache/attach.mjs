@@ -6,11 +6,11 @@ import { Note } from "./note.mjs"
 import { after, KINDS, locale, noteForUndo, rootGraph, strips } from "./page.mjs"
 import { take } from "./results.mjs"
 import { heightOf, Strip } from "./strip.mjs"
-import { addWidget, letZoom, NAME } from "./widget.mjs"
+import { addWidget, leastHeight, letZoom, NAME } from "./widget.mjs"
 import { wordsFor } from "./words.mjs"
 
 const EDITABLE = ["OTBudgetInterpolate", "OTAutoCache"]
-const NOTES = { OTSaveSchedule: ["saved", "firstSaved", 4], OTCompare: ["compared", "firstCompared", 6] } // kind, hint, lines
+const NOTES = { OTSaveSchedule: ["saved", "firstSaved", 4], OTCompare: ["compared", "firstCompared", 7] } // kind, hint, lines
 const FIRST_MAX = 100 // of the slider, until the number of steps is known
 
 /** Put on a fresh node of ours what belongs there, if anything does. */
@@ -46,6 +46,7 @@ function addNote(node) {
 /** A node's own Strip or Note, which takes what the node sends. */
 function keep(node, strip, height, element) {
   strips.set(node, strip)
+  node.setSize([node.size[0], leastHeight(node)]) // it is fresh: nobody has set its size
   addWidget(node, NAME, height, element)
   after(node, "onExecuted", (output) => take(node, output))
 }

@@ -4,7 +4,8 @@ import { Editor } from "./editing.mjs"
 import { widgetFor } from "./graph.mjs"
 import { after, noteForUndo, rootGraph, strips } from "./page.mjs"
 import { BY_HAND } from "./schedule.mjs"
-import { refresh, showTargets } from "./targets.mjs"
+import { greyTargets, refresh, showTargets } from "./targets.mjs"
+import { leastHeight } from "./widget.mjs"
 
 const RULES = ["start_percent", "end_percent", "max_skips", "forced"] // widgets of both that are editable
 const ASKED = ["budget", "choose", "target_error", "target_speedup", ...RULES] // widgets of OT Budget Interpolate
@@ -23,18 +24,19 @@ export function editable(node, strip, words) {
 
 /** Draw the strip anew whenever one of those widgets changes, and show those that count. */
 export function followWidgets(node, strip) {
+  const greyed = () => greyTargets(node, widgetFor(node, "choose", rootGraph())?.value)
+  const fit = strip.kind === "budget" ? (resize) => fitTargets(node, resize) : greyed
   for (const name of ASKED) {
     const own = node.widgets?.find((widget) => widget.name === name)
     if (!own) continue
     after(own, "callback", () => {
       // Not where another node gives it: a Primitive calls this whenever a prompt is made.
       if (strip.kind === "budget" && name === "budget" && widgetFor(node, name, rootGraph()) === own) chooseByHand(node)
-      if (strip.kind === "budget" && name === "choose") fitTargets(node, true)
+      if (name === "choose") fit(true)
       strip.show()
       node.graph?.setDirtyCanvas?.(true, true) // the classic canvas would show the old value until the mouse moves
     })
   }
-  const fit = strip.kind === "budget" ? (resize) => fitTargets(node, resize) : () => {}
   for (const event of ["onConfigure", "onConnectionsChange"]) {
     after(node, event, () => {
       fit()
@@ -46,10 +48,10 @@ export function followWidgets(node, strip) {
 
 /** Show those widgets that count as `choose` stands. resize: let the node become so much higher or lower. */
 function fitTargets(node, resize = false) {
-  const before = node.computeSize()[1]
+  const before = leastHeight(node)
   const [choose, slider] = ["choose", "budget"].map((name) => widgetFor(node, name, rootGraph()))
   showTargets(node, choose?.value, slider)
-  const needed = node.computeSize()[1]
+  const needed = leastHeight(node)
   const height = node.size[1] + (resize ? needed - before : 0)
   node.setSize([node.size[0], Math.max(height, needed)])
 }

@@ -61,6 +61,12 @@ export function marks(forced, count, width, top = CELLS.top + CELLS.height + 2) 
   return at
 }
 
+/** The cell at x, or -1. */
+export function cellAt(x, count, width) {
+  const index = Math.floor((x - SIDE) / ((width - 2 * SIDE) / count))
+  return index >= 0 && index < count ? index : -1
+}
+
 /** The frame around cell `index`, or "". */
 export function cellFrame(index, count, width, top = CELLS.top, height = CELLS.height) {
   if (!(index >= 0 && index < count)) return ""

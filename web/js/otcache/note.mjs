@@ -19,9 +19,10 @@ export class Note {
     this.element.textContent = hint
   }
 
-  /** Take what a node sent. */
-  take(data) {
+  /** Take what a node sent; earlier: as in a Strip. */
+  take(data, earlier = "") {
     this.data = data
-    this.element.textContent = noteText(this.words, data)
+    this.element.textContent = [earlier && this.words.earlier(earlier), noteText(this.words, data, Boolean(earlier))].filter(Boolean).join("\n")
+    this.element.classList.toggle("earlier", Boolean(earlier))
   }
 }

@@ -4,28 +4,30 @@ import { api } from "../../../../scripts/api.js"
 import { limitBudget } from "./controls.mjs"
 import { allNodes, locatorOf, nodeByPath } from "./graph.mjs"
 import { outside } from "./hosts.mjs"
-import { rootGraph, strips } from "./page.mjs"
+import { locale, rootGraph, strips } from "./page.mjs"
 import { freeValues, isSamePrompt } from "./prompt.mjs"
 import { reports } from "./reports.mjs"
 
 const PARTS = { budget: ["sigmas", "anchor", "reference", "prepared", "curve", "asked"], run: ["computed", "seconds"] }
+const PROGRESS = "$$node-text-preview" // the frontend's widget for texts such as "rehearsing 1 of 2"
 const RECENT = 16 // runs to look through for results after a reload
 
-/** Show on a node what it sent. */
-export function take(node, output) {
+/** Show on a node what it sent. earlier: when that was, where it is not this graph's own doing. */
+export function take(node, output, earlier) {
   const strip = strips.get(node)
-  if (strip) give(strip, output)
+  if (strip) give(strip, output, earlier)
   if (strip?.kind === "budget" && strip.data) limitBudget(node, strip.cells)
 }
 
 /** Show around a node in a subgraph what it sent. path: its execution id. */
-export function takeOutside(path, output) {
-  for (const strip of outside(rootGraph(), path)) give(strip, output)
+export function takeOutside(path, output, earlier) {
+  for (const strip of outside(rootGraph(), path)) give(strip, output, earlier)
 }
 
-function give(strip, output) {
+function give(strip, output, earlier) {
   const data = output?.otcache?.[0]
-  if (data && data.kind === strip.kind && isWhole(data)) strip.take(data)
+  if (!data || data.kind !== strip.kind || !isWhole(data)) return
+  strip.take(data, strip.kind === "budget" ? "" : earlier) // what a slider goes by holds for the next run too
 }
 
 /** Whether a strip can be drawn from what was found: another version of the pack may have left it. */
@@ -44,6 +46,13 @@ export function takeReport({ prompt, workflow, node: path, strip }) {
   if (app.nodeOutputs) app.nodeOutputs[locatorOf(node, root)] = output // so that it comes back with the workflow's tab
   take(node, output)
   takeOutside(path, output)
+  dropProgress(node)
+}
+
+/** The text of a lesson goes when its report comes: after later runs it would still stand there. */
+function dropProgress(node) {
+  const text = node.widgets?.find(({ name }) => name === PROGRESS)
+  if (text) node.removeWidget(text)
 }
 
 /** Another tab's workflow was opened: the frontend gives back what its nodes sent. */
@@ -78,10 +87,12 @@ export async function restore() {
   for (const [id, entry] of own) {
     if (root !== rootGraph()) return // another workflow was opened meanwhile
     if (!isSamePrompt(entry.prompt[2], output, free)) continue
+    const ended = entry.status?.messages?.at(-1)?.[1].timestamp
+    const when = new Date(ended ?? Date.now()).toLocaleTimeString(locale(), { timeStyle: "short" })
     for (const [node, path] of missing()) {
-      const output = entry.outputs?.[path] ?? { otcache: [reports.find(id, path)] }
-      if (!strips.get(node).data) take(node, output)
-      takeOutside(path, output)
+      const sent = entry.outputs?.[path] ?? { otcache: [reports.find(id, path)] }
+      if (!strips.get(node).data) take(node, sent, when)
+      takeOutside(path, sent, when)
     }
   }
 }

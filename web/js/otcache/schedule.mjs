@@ -6,6 +6,7 @@ import { interp, interpolate } from "./transport.mjs"
 export const BY_HAND = "by hand"
 export const BY_ERROR = "by error"
 export const BY_SPEEDUP = "by speed-up"
+export const BY_BUDGET = "by budget" // of OT Auto Cache
 
 /** One of these says why there is no schedule. */
 export const ANCHOR_NOT_BELOW = "anchor not below"

@@ -8,9 +8,8 @@ const SVG = "http://www.w3.org/2000/svg"
 const PATHS = ["curve", "dots", "bars", "skip", "run", "now", "axis", "target", "marker", "line", "points", "ring", "on", "off"]
 const CHROME = 54 // the lines of text and the padding
 const PLOTS = { budget: layout.BUDGET_HEIGHT, run: layout.RUN_HEIGHT, schedule: layout.RUN_HEIGHT }
-const MORE = { schedule: 48 } // further lines of text
-const KEY = '<svg viewBox="0 0 9 10"><path class="run" d="M0 0h8v10h-8z"/></svg>'
-const KEY_SKIP = '<svg class="second" viewBox="0 0 9 10"><path class="skip" d="M.5 2.5h7v5h-7z"/></svg>'
+const MORE = { schedule: 48, run: 14 } // further lines of text
+const KEYS = { run: "M0 0h8v10h-8z", skip: "M.5 2.5h7v5h-7z", bars: "M0 7h2v3h-2zM3 2h2v8h-2zM6 5h2v5h-2z" } // class: shape
 
 /** Height of a strip's element in CSS pixels. kind: "budget", "run" or "schedule"; isEditable: whether its steps can be forced by
  * hand. */
@@ -54,11 +53,13 @@ export class Strip {
     this.hint = part("hint")
     this.first = { budget: words.first, run: words.firstReport, schedule: words.firstSchedule }[kind] // said before there are data
     this.hint.textContent = this.first
-    const [runs, predicted] = words.legend
-    part("key").innerHTML = KEY
-    part("key").append(runs)
-    part("key").insertAdjacentHTML("beforeend", KEY_SKIP)
-    part("key").append(predicted)
+    for (const [name, shape] of Object.entries(KEYS)) {
+      if (name === "bars" && kind !== "run") continue
+      part("key").insertAdjacentHTML("beforeend", `<svg viewBox="0 0 9 10"><path class="${name}" d="${shape}"/></svg>`)
+      part("key").append(words.legend[name])
+    }
+    this.when = part("key").appendChild(document.createElement("span"))
+    this.when.className = "when"
     this.plot = document.createElementNS(SVG, "svg")
     this.plot.setAttribute("class", "plot")
     this.plot.setAttribute("height", plotHeight(kind, isEditable))
@@ -67,6 +68,7 @@ export class Strip {
     this.labels = [] // the ticks' elements
     this.element.insertBefore(this.plot, this.foot)
     this.describe(this.first)
+    this.plot.addEventListener("pointermove", ({ offsetX }) => this.point(offsetX))
     if (kind === "budget") this.element.addEventListener("keydown", (event) => this.key(event, setBudget))
     new ResizeObserver(([{ contentRect }]) => this.resize(contentRect.width)).observe(this.element)
   }
@@ -83,13 +85,22 @@ export class Strip {
     return this.data?.kind === "budget" ? this.data.sigmas.length - 1 : (this.data?.computed.length ?? 0)
   }
 
-  /** Take what a node sent, and draw it. */
-  take(data) {
+  /** Take what a node sent, and draw it; in grey with the time `earlier`, where that is set: when it was sent. */
+  take(data, earlier = "") {
     this.data = data?.problem ? null : data
     this.still = null
+    this.when.textContent = earlier && this.words.earlier(earlier)
+    this.element.classList.toggle("earlier", Boolean(earlier))
     this.hint.textContent = data?.problem ? this.words.said(data.problem) : this.first
     this.element.classList.toggle("empty", !this.data)
     this.show(-1)
+  }
+
+  /** Say which step lies at x. */
+  point(x) {
+    const { computed, steps = computed?.length } = this.data ?? {}
+    const step = computed?.length === steps ? layout.cellAt(x, this.cells, this.width) : -1 // samplers of several evaluations a step
+    this.plot.parentElement.title = step < 0 ? "" : this.words.cell(step, computed[step])
   }
 
   resize(width) {

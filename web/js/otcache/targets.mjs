@@ -1,7 +1,8 @@
-// Which widgets of OT Budget Interpolate count: those that do not are hidden, or in grey.
-import { BY_ERROR, BY_HAND, BY_SPEEDUP } from "./schedule.mjs"
+// Which widgets count as `choose` stands: those that do not are hidden, or in grey.
+import { BY_BUDGET, BY_ERROR, BY_HAND, BY_SPEEDUP } from "./schedule.mjs"
 
-const TARGETS = { target_error: BY_ERROR, target_speedup: BY_SPEEDUP }
+const HIDDEN = { target_error: BY_ERROR, target_speedup: BY_SPEEDUP } // of OT Budget Interpolate
+const GREY = { speedup: BY_SPEEDUP, budget: BY_BUDGET, target_error: BY_ERROR } // of OT Auto Cache
 
 /** Redraw a widget of which something has changed: Nodes 2.0 reads its options anew only when `disabled` changes. */
 export function refresh(widget) {
@@ -14,11 +15,19 @@ export function refresh(widget) {
  * chosen, undefined where nobody can tell: then everything is shown. slider: the widget that gives the budget, if one does.
  */
 export function showTargets(node, choose, slider) {
-  for (const [name, mode] of Object.entries(TARGETS)) {
+  for (const [name, mode] of Object.entries(HIDDEN)) {
     const widget = node.widgets?.find((other) => other.name === name)
     if (widget) setHidden(widget, choose !== undefined && choose !== mode)
   }
   if (slider) slider.disabled = choose !== undefined && choose !== BY_HAND
+}
+
+/** The same for OT Auto Cache, whose targets lie partly among the advanced inputs: only in grey, so that one is always seen. */
+export function greyTargets(node, choose) {
+  for (const [name, mode] of Object.entries(GREY)) {
+    const widget = node.widgets?.find((other) => other.name === name)
+    if (widget) widget.disabled = choose !== undefined && choose !== mode
+  }
 }
 
 function setHidden(widget, isHidden) {

@@ -4,7 +4,7 @@ import { app } from "../../../../scripts/app.js"
 export const NAME = "otcache_strip"
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
-const WIDTH = 320 // of a fresh node: its lines of text fit
+const WIDTH = 380 // of a fresh node: its lines of text fit
 
 /** Put an element on a node, in both ways that nodes are drawn; returns its widget. name: no other widget of the node has it. */
 export function addWidget(node, name, height, element) {
@@ -16,9 +16,14 @@ export function addWidget(node, name, height, element) {
     getMaxHeight: () => height + 2 * MARGIN,
   })
   widget.serialize = false // not in the workflow's values
-  const size = node.computeSize()
-  node.setSize([Math.max(node.size[0], size[0], WIDTH), Math.max(node.size[1], size[1])])
+  const [width] = node.computeSize()
+  node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], leastHeight(node))])
   return widget
+}
+
+/** What a node needs; 0 in Nodes 2.0, which fits it to what it shows itself and leaves out advanced inputs. */
+export function leastHeight(node) {
+  return globalThis.LiteGraph?.vueNodesMode ? 0 : node.computeSize()[1]
 }
 
 /** The wheel zooms over an element as elsewhere on a node. */

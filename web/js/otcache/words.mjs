@@ -11,8 +11,9 @@ const en = {
   upTo: (x) => `up to ${x}x`,
   ideal: (x) => `${x}x ideal`,
   measured: (x, spread) => `${x}x${spread} measured`,
-  nothing: "nothing is skipped",
-  legend: ["model runs", "predicted"],
+  nothing: "in full",
+  legend: { run: "model runs", skip: "predicted", bars: "time" },
+  earlier: (time) => `earlier run, ${time}`,
   measuredError: (e, metric) => `error ${e} (${metric}, measured in calibration)`,
   expectedError: (e, metric) => `error about ${e} (${metric}, between measured budgets)`,
   quality: (db, apart, e, isMeasured) => `about ${db} dB, ${apart}; error ${e}${isMeasured ? " (measured)" : ""}`,
@@ -21,7 +22,6 @@ const en = {
   unknownError: "error not measured at this budget",
   fullError: "no error: the full run",
   noCalibration: "no calibration here: the error is not known",
-  timing: "bars: time of each evaluation",
   blocks: "transformer blocks reused",
   inFull: (why) => `computed in full: ${why}`,
   learnt: (b, n) => (b === n ? "learnt from this run" : `learnt from this run: the next one makes ${b} of ${n}`),
@@ -44,6 +44,7 @@ const en = {
   firstSaved: "After a run: where the schedule was saved.",
   firstCompared: "After a run: how far the pictures are apart, and the pictures.",
   saved: (path) => `saved: ${path}`,
+  beside: "below, from left to right: cached, full, difference",
   ruled: (b) => `budget ${b} changed: error not measured`,
   cells: "Steps: click to force one on or off",
   cell: (step, runs, forced) =>
@@ -64,8 +65,9 @@ const zh = {
   upTo: (x) => `最多快 ${x} 倍`,
   ideal: (x) => `理想 ${x} 倍`,
   measured: (x, spread) => `实测 ${x}${spread} 倍`,
-  nothing: "没有跳过任何步",
-  legend: ["运行模型", "预测"],
+  nothing: "完整计算",
+  legend: { run: "运行模型", skip: "预测", bars: "用时" },
+  earlier: (time) => `之前的运行，${time}`,
   measuredError: (e, metric) => `误差 ${e}（${metric}，校准时测得）`,
   expectedError: (e, metric) => `误差约 ${e}（${metric}，由相邻预算推算）`,
   quality: (db, apart, e, isMeasured) => `约 ${db} dB，${apart}；误差 ${e}${isMeasured ? "（测得）" : ""}`,
@@ -74,7 +76,6 @@ const zh = {
   unknownError: "此预算的误差未测量",
   fullError: "无误差：完整运行",
   noCalibration: "没有校准数据：误差未知",
-  timing: "柱高：每次求值的时间",
   blocks: "复用 transformer 块",
   inFull: (why) => `全部计算：${why}`,
   learnt: (b, n) => (b === n ? "已从这次运行学习" : `已从这次运行学习：下一次为 ${n} 步中计算 ${b} 次`),
@@ -97,6 +98,7 @@ const zh = {
   firstSaved: "运行后：此处显示调度表保存的位置。",
   firstCompared: "运行后：此处显示图像的差异以及图像。",
   saved: (path) => `已保存：${path}`,
+  beside: "下图从左到右：缓存结果、完整运行、差异",
   ruled: (b) => `预算 ${b} 已更改：误差未测量`,
   cells: "步骤：点击可强制计算或强制预测",
   cell: (step, runs, forced) =>
@@ -173,16 +175,16 @@ export function runLabels(words, run) {
   const head = [words.evaluations(run.evaluations, run.computed.length)]
   if (run.evaluations === run.computed.length) head.push(words.nothing)
   else head.push(words.ideal(factor(run.ideal)))
-  if (run.measured) head.push(words.measured(factor(run.measured), spreadOf(run)))
   const notes = []
+  if (run.hint) notes.push(words.said(run.hint)) // first of all: it says what to do
+  if (run.measured) notes.push(words.measured(factor(run.measured), spreadOf(run)))
   if (run.reason) notes.push(inFull(words, run.reason))
   if (run.note) notes.push(words.said(run.note))
-  if (run.hint) notes.push(words.said(run.hint))
   if (run.warning) notes.push(words.warning(words.said(run.warning)))
   if (run.level_reason) notes.push(words.noBlocks(words.said(run.level_reason)))
   if (run.extra) notes.push(words.extra(run.extra))
-  const foot = notes.length ? notes : [run.level === "blocks" ? words.blocks : words.timing]
-  return { head: head.join(words.and), foot: foot.join(words.and) }
+  if (run.level === "blocks" && !run.reason) notes.push(words.blocks)
+  return { head: head.join(words.and), foot: notes.join(words.and) }
 }
 
 /** What stands below the strip of a schedule that was loaded, a line each. */
@@ -190,9 +192,9 @@ export function scheduleFoot(words, { budgets, source, ...made }) {
   return [words.made(made), budgets && words.carries(budgets), source && words.said(source)].filter(Boolean).join("\n")
 }
 
-/** The lines of a note. data: what OT Save Schedule or OT Compare sent. */
-export function noteText(words, data) {
-  if (data.kind === "compared") return words.said(data.text)
+/** The lines of a note. data: what OT Save Schedule or OT Compare sent; isEarlier: in another run, whose pictures are not here. */
+export function noteText(words, data, isEarlier = false) {
+  if (data.kind === "compared") return [words.said(data.text), isEarlier ? "" : words.beside].filter(Boolean).join("\n")
   const { path, steps, budget, budgets, model } = data
   return [words.saved(path), words.evaluations(budget, steps), budgets && words.carries(budgets), words.made({ model })]
     .filter(Boolean).join("\n")
