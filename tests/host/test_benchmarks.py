@@ -14,7 +14,9 @@ SMALL = {
     "block_reuse": "benchmarks/block_reuse.py --held-out 1",
     "samplers": "benchmarks/samplers.py --samplers res_multistep --steps 20 --cfg 4 --held-out 1 --jobs 1",
     "proof": "benchmarks/proof.py --models flux --difficulties normal --budgets 10 --held-out 1 --learners 1 --calibration 0 "
-    "--families ours plain --out OUT",  # LeMiCa's graph alone would take minutes; peers have tests of their own
+    "--families ours plain grids --out OUT",  # LeMiCa's graph alone would take minutes; peers have tests of their own
+    "hardness": "benchmarks/hardness.py flux --scenes 1",
+    "speed": "benchmarks/speed.py --device cpu --models FLUX.1",
     "first_run": "benchmarks/first_run.py --parts 20 --learners 1 --cases 1 --held-out 1 --without-core-caches",
 }
 
