@@ -116,11 +116,11 @@ class Proof:
         self.forget()
         return found
 
-    def with_schedule(self, schedule, level: str = "output") -> Made:
-        """The scenes under one schedule, as OT Apply Cache draws them."""
+    def with_schedule(self, schedule, level: str = "output", case: SimpleNamespace | None = None) -> Made:
+        """The scenes, or others, under one schedule, as OT Apply Cache draws them."""
         reports: list = []
         model = self.module("nodes.host.attach").with_cache(self.new.model, schedule, level, reports.append)
-        _, seconds, samples = self.run(self.new, model)
+        _, seconds, samples = self.run(case or self.new, model)
         return reports[0].evaluations, seconds, samples
 
     def core(self, node: str, budget: int) -> Made | None:
