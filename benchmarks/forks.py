@@ -1,8 +1,8 @@
 """Why one picture comes out far worse than the others: python benchmarks/forks.py --budget 15
 
 Learns from one ordinary run as OT Auto Cache does, draws scenes with that schedule, and looks at the worst beside the median
-one: how much a small random kick to the full run at a step has grown at its end (a run at a fork makes much of little), how near
-the picture comes when the steps up to one are all computed, or all from it on, and which one or two further evaluations mend it.
+one: how much a small random kick to the full run at a step has grown by its end (a run at a fork makes much of little), how
+near the picture comes when the steps up to one are all computed, or all from it on, and which further evaluations mend it.
 """
 
 import argparse
@@ -29,7 +29,8 @@ def kicked(model, sigmas: np.ndarray, step: int, seed: int = 3):
         if step_of(sigmas, float(timestep[0])) != step:
             return denoised
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
-        return denoised + KICK * noise * float(sigmas[step] / (sigmas[step] - sigmas[step + 1]))  # x' = x + (x - D) (s' - s) / s
+        share = float(sigmas[step] / (sigmas[step] - sigmas[step + 1]))  # Euler: x' = x + (x - denoised) (s' - s) / s
+        return denoised + KICK * noise * share
 
     return with_wrapper(model, ahead)
 
