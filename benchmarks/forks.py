@@ -81,6 +81,7 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=6, help="the first of the proof's (%(default)s)")
     parser.add_argument("--budget", type=int, default=15, help="evaluations of 50 (%(default)s)")
     parser.add_argument("--parts", nargs="+", choices=("kicks", "places", "mending"), default=("kicks", "places", "mending"))
+    parser.add_argument("--places", nargs="+", type=int, default=PLACES, help="steps that are looked at (%(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
         host = boot_host(Path(base))
@@ -95,13 +96,13 @@ def main() -> int:
         say(f"B = {arguments.budget}, computed {list(bench.steps)}; dB of each scene: {np.round(found, 1).tolist()}")
         if "kicks" in arguments.parts:
             say(f"\nA kick of {KICK} after a step, grown by the end: worst scene, median scene, most and least of all others")
-            for step in PLACES:
+            for step in arguments.places:
                 grown = bench.growth(step)
                 others = np.delete(grown, worst)
                 say(f"  {step:3}: {grown[worst]:7.2f} {grown[middle]:7.2f} {others.max():7.2f} {others.min():7.2f}")
         if "places" in arguments.parts:
-            say("\ndB when all steps up to one are computed, or all from it on: worst scene, median scene")
-            for step in PLACES:
+            say("\ndB when all steps up to one are computed: worst scene, median scene; when all from it on are: worst, median")
+            for step in arguments.places:
                 ways = ({*range(step), *bench.steps}, {*range(step, bench.every), *bench.steps})
                 numbers = "   ".join(f"{float(bench.cached(way, scene)[0]):6.2f}" for way in ways for scene in (worst, middle))
                 say(f"  {step:3}: {numbers}")
