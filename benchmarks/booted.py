@@ -17,13 +17,16 @@ def find_comfyui() -> Path:
     return path
 
 
-def boot_host(base: Path):
-    """The tests' `Host`, writing under `base`, on one thread; leaves with a hint when there is no ComfyUI."""
+def boot_host(base: Path, cpu: bool = True):
+    """The tests' `Host`, writing under `base`, on one thread; leaves with a hint when there is no ComfyUI.
+
+    cpu: as for `in_process.boot`.
+    """
     path = find_comfyui()
     sys.path.append(str(REPOSITORY / "tests" / "host"))
     from in_process import boot
 
-    host = boot(path, REPOSITORY, base)
+    host = boot(path, REPOSITORY, base, cpu)
     import torch
 
     torch.set_num_threads(1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from booted import REPOSITORY, boot_host, say
 
 BUDGETS = (6, 8, 10, 12, 15, 20, 25)
-FAMILIES = ("ours", "plain", "peer", "core")
+FAMILIES = ("ours", "plain", "peer", "grids", "core")
 COLUMNS = ("psnr mean", "psnr worst", "ssim mean", "perceptual mean")
 
 
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--learners", type=int, default=2, help="ordinary runs that teach, each alone (%(default)s)")
     parser.add_argument("--calibration", type=int, default=4, help="scenes of the full calibration, 0 for none (%(default)s)")
     parser.add_argument("--calls", type=int, default=240, help="of BudCache's objective at each budget (%(default)s)")
+    parser.add_argument("--without", nargs="+", default=(), help="published methods to leave out, by name")
     parser.add_argument("--only-tables", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     path, begin = arguments.out / "proof.csv", time.perf_counter()
@@ -38,8 +39,12 @@ def main() -> int:
         if not arguments.only_tables:
             host = boot_host(Path(base))
             import comfy.utils
+            from proof_metrics import with_lpips
 
             comfy.utils.PROGRESS_BAR_ENABLED = False
+            folders = host.module("nodes.host.lpips_folders").lpips_folders()
+            if not with_lpips(host.module("otcache_core.calibration.metrics"), folders):
+                say("LPIPS is not measured: its backbone is not on disk.")
         sys.path.append(str(REPOSITORY))  # after ComfyUI's, whose `nodes` is meant wherever that is imported
         from proof_tables import merged, read_csv, standing, write_csv
 
@@ -70,7 +75,8 @@ def measured_budgets(host, setting, arguments: argparse.Namespace) -> Iterator[l
     from proof_rows import Proof
     from proof_tables import record_of
 
-    proof = Proof(host, setting, arguments.held_out, arguments.learners, arguments.calibration, arguments.calls)
+    scenes = arguments.held_out, arguments.learners, arguments.calibration
+    proof = Proof(host, setting, *scenes, arguments.calls, arguments.without)
     say(f"\n{setting.name}: {setting.text}; {arguments.held_out} scenes, {proof.full_seconds:.1f} s in full")
     say(f"  {'':32} evaluations  PSNR mean   median    worst     SSIM  perceptual  flicker  seconds")
     for budget in arguments.budgets:

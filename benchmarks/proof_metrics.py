@@ -1,13 +1,28 @@
 """How far cached pictures or clips are from those of the full run: one number a case for each metric."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-METRICS = ("psnr", "ssim", "rmse", "perceptual", "flicker")
+METRICS = ("psnr", "ssim", "rmse", "perceptual", "lpips", "flicker")
 LARGER_IS_BETTER = ("psnr", "ssim")
+
+
+_lpips = False
+
+
+def with_lpips(metrics, folders: Sequence[Path]) -> bool:
+    """Whether LPIPS is measured from now on: where its package is installed and its backbone on disk; nothing is fetched."""
+    global _lpips
+    try:
+        metrics.prepare_lpips(folders)
+    except metrics.OTCacheError:
+        return False
+    _lpips = True
+    return True
 
 
 def flicker(clips: torch.Tensor, references: torch.Tensor) -> np.ndarray:
@@ -19,7 +34,8 @@ def flicker(clips: torch.Tensor, references: torch.Tensor) -> np.ndarray:
 def measured(metrics, decoded: torch.Tensor, reference: torch.Tensor) -> dict[str, np.ndarray]:
     """Each of METRICS by its name, float64 [n]; of clips [n, T, H, W, 3] means over frames, PSNR of the whole clip's error.
 
-    metrics: `otcache_core.calibration.metrics`. Flicker is nan for pictures [n, H, W, 3].
+    metrics: `otcache_core.calibration.metrics`. Flicker is nan for pictures [n, H, W, 3], LPIPS where its backbone was not
+    prepared (`with_lpips`).
     """
     cases, clips = len(decoded), decoded.ndim == 5
     frames = [part.flatten(0, 1) if clips else part for part in (decoded, reference)]
@@ -34,6 +50,7 @@ def measured(metrics, decoded: torch.Tensor, reference: torch.Tensor) -> dict[st
         "ssim": each(metrics.ssim).mean(1),
         "rmse": rmse,
         "perceptual": each(metrics.structure_rmse).mean(1),
+        "lpips": each(metrics.lpips).mean(1) if _lpips else np.full(cases, np.nan),
         "flicker": flicker(decoded, reference) if clips else np.full(cases, np.nan),
     }
 
@@ -42,7 +59,7 @@ def measured(metrics, decoded: torch.Tensor, reference: torch.Tensor) -> dict[st
 class Row:
     """One method at one budget. evaluations: that it really made; seconds: of its run over all cases; values: `measured`.
 
-    family: "ours", "core", "plain" or "peer".
+    family: "ours", "core", "plain" or "peer". beforehand: what it needed to know, in full runs of one case.
     """
 
     setting: str
@@ -52,6 +69,7 @@ class Row:
     evaluations: int
     seconds: float
     values: dict[str, np.ndarray]
+    beforehand: float = 0.0
 
     def mean(self, metric: str) -> float:
         return float(np.mean(self.values[metric]))

@@ -3,7 +3,8 @@
 The formulas are in `peers.py` and in the library (`otcache_core/commands/rivals.py`, `otcache_core/calibration/graph.py`).
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
 import numpy as np
@@ -29,6 +30,7 @@ from otcache_core.schedules.schedule import Predictor, make_schedule, uniform_st
 
 MEAN_VELOCITY = Predictor(kind="mean_velocity")
 AT_ONCE = 64  # latents of one prompt
+RECORDING, SEARCHING = ("TeaCache", "MagCache", "MeanCache", "DPCache"), ("LeMiCa", "BudCache")  # what they need beforehand
 
 
 def step_of(sigmas: np.ndarray, sigma: float) -> int:
@@ -101,12 +103,31 @@ class Peers:
     """All peers' methods for one model and setting.
 
     runs: recorded full runs of calibration cases. ask(function): `with_velocities` of the first of these. calls: of
-    BudCache's objective.
+    BudCache's objective. without: names that are left out.
     """
 
-    def __init__(self, runs: list[Trajectory], ask: Callable, calls: int):
-        self.runs, self.ask, self.calls = runs, ask, calls
+    def __init__(self, runs: list[Trajectory], ask: Callable, calls: int, without: Sequence[str] = ()):
+        self.runs, self.calls, self.without = runs, calls, without
         self.sigmas, self.steps = runs[0].sigmas, len(runs[0].d)
+        self._ask, self._asked = ask, Counter()
+
+    def ask(self, name: str, function: Callable):
+        """What function(evaluate) returns; the evaluations are those of the method `name`."""
+
+        def counted(evaluate):
+            def one(x, sigma):
+                self._asked[name] += len(x)
+                return evaluate(x, sigma)
+
+            return function(one)
+
+        return self._ask(counted)
+
+    def beforehand(self, name: str) -> float:
+        """What the method `name` has asked of the model so far, in full runs of one case (BudCache: for its last budget)."""
+        if name in RECORDING:
+            return float(len(self.runs))
+        return 1 + self._asked[name] / self.steps if name in SEARCHING else 0.0
 
     @cached_property
     def _tea(self) -> np.ndarray:
@@ -114,7 +135,7 @@ class Peers:
 
     @cached_property
     def _lemica(self):
-        return self.ask(lambda evaluate: outcome_costs(evaluate, self.runs[0]))
+        return self.ask("LeMiCa", lambda evaluate: outcome_costs(evaluate, self.runs[0]))
 
     @cached_property
     def _dpcache(self) -> np.ndarray:
@@ -142,7 +163,8 @@ class Peers:
 
             return budcache_steps(objective, budget, self.steps, self.calls)
 
-        return self.ask(search)
+        self._asked["BudCache"] = 0
+        return self.ask("BudCache", search)
 
     def at(self, budget: int) -> dict[str, tuple[Callable, bool]]:
         """By name: what begins a run (for `following`), and whether it predicts denoised latents."""
@@ -154,10 +176,13 @@ class Peers:
         line = partial(taylor, order=1)
         found = {name: (go(*way), False) for name, way in ways(budget, self.runs).items()}
         found |= {f"FSampler, h{order + 1}, denoised": (go(even, partial(differences, order=order)), True) for order in (1, 2)}
-        return found | {
+        found |= {
             "TeaCache": (go(tea_schedule(self._tea, budget), held), False),
             "MeanCache": (partial(self.mean_cache, budget), False),
-            "LeMiCa": (go(lemica_steps(self._lemica, budget), held), False),
-            "BudCache": (go(self.budcache(budget), held), False),
             "DPCache": (go(dpcache_steps(self._dpcache, budget), line), False),
         }
+        if "LeMiCa" not in self.without:
+            found["LeMiCa"] = go(lemica_steps(self._lemica, budget), held), False
+        if "BudCache" not in self.without:
+            found["BudCache"] = go(self.budcache(budget), held), False
+        return {name: way for name, way in found.items() if name not in self.without}

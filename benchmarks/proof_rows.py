@@ -1,8 +1,9 @@
 """Every way to sample one model under one setting, measured on the same scenes and noise in one process."""
 
+import re
 import time
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from itertools import chain
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from booted import say
 from proof_cases import STEPS, Setting, alone, cases, first
+from proof_grids import on_levels, on_lists
 from proof_metrics import Row, measured
 from quality import calibrated
 
@@ -26,11 +28,13 @@ class Proof:
     """One setting: scenes to learn from, others to measure on, and their full run.
 
     learners: ordinary runs, each of which teaches alone. calibration: scenes of OT Reference Schedule, and of the peers that
-    need recorded runs. calls: of BudCache's objective.
+    need recorded runs. calls: of BudCache's objective. without: names of peers to leave out.
     """
 
-    def __init__(self, host, setting: Setting, held_out: int, learners: int, calibration: int, calls: int):
-        self.host, self.setting, self.calls = host, setting, calls
+    def __init__(
+        self, host, setting: Setting, held_out: int, learners: int, calibration: int, calls: int, without: Sequence[str] = ()
+    ):
+        self.host, self.setting, self.calls, self.without = host, setting, calls, without
         self.old = cases(host, setting, CALIBRATION_SCENES, max(calibration, learners))
         self.new = cases(host, setting, HELD_OUT_SCENES, held_out)
         self.learners = [alone(self.old, number) for number in range(learners)]
@@ -66,10 +70,18 @@ class Proof:
         auto = self.module("nodes.host.auto")
         return auto.with_auto_cache(model, auto.Target(auto.BY_BUDGET, budget=budget), level, on_report=reports.append)
 
+    def rehearsed(self, budget: int) -> tuple[int, ...]:
+        """Budgets that a lesson for `budget` tries after its full run."""
+        return tuple(self.module("otcache_core.calibration.ladder").rehearsed_budgets(STEPS, budget))
+
+    def lesson_cost(self, budget: int) -> float:
+        """Of one lesson, in full runs."""
+        return 1 + sum(self.rehearsed(budget)) / STEPS
+
     def lessons(self, budget: int) -> list:
         """What each learner teaches by one ordinary run whose next ones should make `budget` evaluations."""
         learned = self.module("nodes.host.learned")
-        place = tuple(self.module("otcache_core.calibration.ladder").rehearsed_budgets(STEPS, budget))
+        place = self.rehearsed(budget)
         if place not in self._lessons:
             found = []
             for number, learner in enumerate(self.learners):
@@ -99,14 +111,16 @@ class Proof:
         self.forget()
         options = {"steps": STEPS, "scheduler": self.setting.scheduler, "budget": REFERENCE, "cases": self.calibration}
         found, summary = calibrated(self.host, self.old, options, {"budget": ANCHOR}, cfg=self.setting.cfg)
+        self.calibration_cost = float(re.search(r"([\d.]+) full runs", summary)[1]) * self.calibration
         say(f"  {summary.splitlines()[1]}")
         self.forget()
         return found
 
-    def ours_calibrated(self, budget: int) -> Made:
+    def with_schedule(self, schedule, level: str = "output", case: SimpleNamespace | None = None) -> Made:
+        """The scenes, or others, under one schedule, as OT Apply Cache draws them."""
         reports: list = []
-        model = self.module("nodes.host.attach").with_cache(self.new.model, self.fully(budget), "output", reports.append)
-        _, seconds, samples = self.run(self.new, model)
+        model = self.module("nodes.host.attach").with_cache(self.new.model, schedule, level, reports.append)
+        _, seconds, samples = self.run(case or self.new, model)
         return reports[0].evaluations, seconds, samples
 
     def core(self, node: str, budget: int) -> Made | None:
@@ -140,30 +154,33 @@ class Proof:
         old = first(self.old, max(self.calibration, 1))
         self.run(old, recording(old.model, seen), seed=100, sampler_name="euler")
         one = alone(self.old, 0)
-        return Peers(trajectories(seen), lambda ask: with_velocities(self.host, one, self.setting.cfg, ask), self.calls)
+        ask = partial(with_velocities, self.host, one, self.setting.cfg)
+        return Peers(trajectories(seen), ask, self.calls, self.without)
 
     def measure(self, samples: torch.Tensor) -> dict[str, np.ndarray]:
         metrics = self.module("otcache_core.calibration.metrics")
         return measured(metrics, self.new.vae.decode(samples), self.pictures)
 
-    def row(self, method: str, family: str, budget: int, *runs: Made) -> Row:
-        """Of one run, or of several alike: all their pictures count."""
+    def row(self, method: str, family: str, budget: int, *runs: Made, beforehand: float = 0.0) -> Row:
+        """Of one run, or of several alike: all their pictures count. beforehand: what it needs to know, in full runs."""
         found = [self.measure(samples) for _, _, samples in runs]
         values = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
         seconds = float(np.mean([seconds for _, seconds, _ in runs]))
-        return Row(self.setting.name, method, family, budget, max(made for made, _, _ in runs), seconds, values)
+        return Row(self.setting.name, method, family, budget, max(made for made, _, _ in runs), seconds, values, beforehand)
 
     def rows(self, budget: int, families: tuple[str, ...]) -> Iterator[Row]:
         """Every method of `families` at `budget`."""
-        makers = {"ours": self._ours, "core": self._core_rows, "plain": self._plain, "peer": self._peers}
+        makers = {"ours": self._ours, "core": self._core_rows, "plain": self._plain, "peer": self._peers,
+                  "grids": self._grids}  # fmt: skip
         return chain.from_iterable(makers[family](budget) for family in families)
 
     def _ours(self, budget: int) -> Iterator[Row]:
         for name, level in ((ONE_RUN, "output"), (BLOCKS, "blocks")):
             if runs := list(self.one_run(budget, level)):
-                yield self.row(name, "ours", budget, *runs)
+                yield self.row(name, "ours", budget, *runs, beforehand=self.lesson_cost(budget))
         if self.calibration:
-            yield self.row(FULLY, "ours", budget, self.ours_calibrated(budget))
+            made = self.with_schedule(self.fully(budget))
+            yield self.row(FULLY, "ours", budget, made, beforehand=self.calibration_cost)
 
     def _core_rows(self, budget: int) -> Iterator[Row]:
         for node in CORE:
@@ -178,7 +195,15 @@ class Proof:
         from proof_peers import following
 
         for name, (begin, denoised) in self.peers.at(budget).items():
-            yield self.row(name, "peer", budget, self.run(self.new, following(self.new.model, begin(), denoised)))
+            made = self.run(self.new, following(self.new.model, begin(), denoised))
+            yield self.row(name, "peer", budget, made, beforehand=self.peers.beforehand(name))
+
+    def _grids(self, budget: int) -> Iterator[Row]:
+        for name, made, beforehand in on_lists(self, budget):
+            yield self.row(name, "peer", budget, made, beforehand=beforehand)
+        for sampler in PLAIN:
+            name, made = on_levels(self, sampler, budget)
+            yield self.row(name, "plain", budget, made)
 
 
 def executing(model, steps: list):

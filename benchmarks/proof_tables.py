@@ -1,7 +1,6 @@
 """What proof.py measured as CSV, as tables for people, and as one picture of all methods.
 
-A record is one line of the CSV: setting, method, family, budget, evaluations, seconds, cases, and mean, median and worst of
-each metric.
+A record is one line of the CSV: WORDS, the number of cases, and mean, median and worst of each metric.
 """
 
 import csv
@@ -16,6 +15,7 @@ from otcache_core.drawing.charts import log_axis
 from otcache_core.drawing.style import COLOURS, DPI, INK, MUTED, new_figure, styled
 from otcache_core.files import write_text, written_whole
 
+WORDS = ("setting", "method", "family", "budget", "evaluations", "beforehand", "seconds")
 STATISTICS = ("mean", "median", "worst")
 OTHERS = "#9aa3af"
 # Of a family: what it is called, its colour, the width of its lines.
@@ -30,7 +30,7 @@ FAMILIES = {
 def record_of(row: Row) -> dict:
     """A row as a record."""
     numbers = {f"{metric} {kind}": getattr(row, kind)(metric) for metric in METRICS for kind in STATISTICS}
-    said = {name: getattr(row, name) for name in ("setting", "method", "family", "budget", "evaluations", "seconds")}
+    said = {name: getattr(row, name) for name in WORDS}
     return said | {"cases": len(row.values["rmse"])} | numbers
 
 
@@ -71,22 +71,24 @@ def of_setting(records: Sequence[dict], setting: str) -> dict[str, dict[int, dic
 def table(records: Sequence[dict], setting: str, column: str = "psnr mean", digits: int = 1) -> str:
     """One column of one setting in Markdown, methods down, budgets across, the best of each budget bold.
 
-    "at n" follows where a method could not make so few evaluations; these are not compared.
+    "at n" follows where a method made another number of evaluations; of these more are not compared. After the name, what the
+    method asks of the model beforehand, in full runs of one case: the most of all budgets.
     """
     methods = of_setting(records, setting)
     budgets = sorted({budget for line in methods.values() for budget in line})
     best = {budget: first(methods, budget, column)[0] for budget in budgets}
-    lines = ["| evaluations | " + " | ".join(map(str, budgets)) + " |", "|---|" + "---:|" * len(budgets)]
+    lines = ["| evaluations | beforehand | " + " | ".join(map(str, budgets)) + " |", "|---|" + "---:|" * (len(budgets) + 1)]
     for name, line in methods.items():
         cells = []
         for budget in budgets:
             if budget not in line:
                 cells.append("–")
                 continue
-            said = f"{line[budget][column]:.{digits}f}"
-            made = line[budget]["evaluations"]
-            cells.append(f"**{said}**" if name == best[budget] else said if made <= budget else f"{said}, at {made}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            said, made = f"{line[budget][column]:.{digits}f}", line[budget]["evaluations"]
+            said = f"**{said}**" if name == best[budget] else said
+            cells.append(said if made == budget else f"{said}, at {made}")
+        cost = max(each["beforehand"] for each in line.values())
+        lines.append(f"| {name} | {cost:.3g} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -15,7 +15,9 @@ from otcache_core.demo.scenes import draw
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # as where its programs are started
 
-from proof_metrics import METRICS, Row, flicker, measured  # noqa: E402
+from proof_grids import PUBLISHED, lists  # noqa: E402
+from proof_metrics import METRICS, Row, flicker, measured, with_lpips  # noqa: E402
+from proof_peers import Peers  # noqa: E402
 from proof_tables import first, merged, of_setting, read_csv, record_of, standing, table, write_csv, write_picture  # noqa: E402
 
 
@@ -85,7 +87,7 @@ def test_tables_say_who_is_first_and_who_made_more_evaluations(tmp_path):
     records = rows({"ours": [30, 40], "peer a": [20, 60], "plain b": [33, 33]}, 8) + rows({"core c": [99]}, 8, evaluations=11)
     records += rows({"ours": [41, 41], "plain b": [20, 20]}, 10)
     text = table(records, "flux, normal")
-    for line in ("| peer a | **40.0** | – |", "| ours | 35.0 | **41.0** |", "| core c | 99.0, at 11 | – |"):
+    for line in ("| peer a | 0 | **40.0** | – |", "| ours | 0 | 35.0 | **41.0** |", "| core c | 0 | 99.0, at 11 | – |"):
         assert line in text
     assert first(of_setting(records, "flux, normal"), 8, "rmse worst")[0] == "plain b"
     said = standing(records, "flux, normal", "ours").splitlines()
@@ -98,3 +100,36 @@ def test_tables_say_who_is_first_and_who_made_more_evaluations(tmp_path):
                                                                  "psnr mean") == ("ours", 50)  # fmt: skip
     write_picture(tmp_path / "a.png", records, ["flux, normal"])
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_published_lists_are_drawn_where_they_make_about_as_many_evaluations():
+    assert dict(lists("flux", 10)).keys() == {"Golden Path's best of all", "LeMiCa's for FLUX"}
+    assert {len(steps) for _, steps in lists("flux", 15)} == {13, 15} and not dict(lists("unet", 10))
+    assert dict(lists("video", 15)) == {"LeMiCa's for Wan": dict(lists("video", 14))["LeMiCa's for Wan"]}
+    for model in PUBLISHED:
+        for budget in range(5, 27):
+            for _, steps in lists(model, budget):
+                assert steps[0] == 0 and list(steps) == sorted(set(steps)) and steps[-1] < 50
+
+
+def test_what_a_method_asks_of_the_model_beforehand_is_counted(recording):
+    def ask(function):
+        return function(lambda x, sigma: recording.generator.velocity(x, sigma, [0] * len(x)))
+
+    peers = Peers(recording.trajectories, ask, calls=3, without=("DPCache",))
+    found = peers.at(3)
+    assert {"LeMiCa", "BudCache", "MeanCache"} <= set(found) and "DPCache" not in found
+    assert peers.beforehand("TeaCache") == len(recording.trajectories) and peers.beforehand("Spectrum") == 0
+    assert peers.beforehand("BudCache") == pytest.approx(1 + 3 * 3 / recording.steps)
+    asked = peers.beforehand("LeMiCa")
+    peers.at(4)
+    assert asked > 2 and peers.beforehand("LeMiCa") == asked  # its graph serves all budgets, a search its own alone
+    assert peers.beforehand("BudCache") == pytest.approx(1 + 3 * 4 / recording.steps)
+
+
+def test_lpips_is_left_out_where_its_backbone_is_not_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "_network", None)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert not with_lpips(metrics, [tmp_path])
+    pictures = torch.rand(2, 32, 32, 3)
+    assert np.isnan(measured(metrics, pictures, pictures)["lpips"]).all()

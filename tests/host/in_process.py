@@ -1,4 +1,4 @@
-"""Boots ComfyUI inside the test process, on the CPU, the way its main.py does."""
+"""Boots ComfyUI inside the test process, on the CPU if not told otherwise, the way its main.py does."""
 
 import asyncio
 import importlib
@@ -10,14 +10,17 @@ from pathlib import Path
 _loop = asyncio.new_event_loop()
 
 
-def boot(path: Path, repository: Path, base: Path) -> "Host":
-    """ComfyUI of the folder `path`, writing under `base` only, with core nodes and the pack in `repository`."""
+def boot(path: Path, repository: Path, base: Path, cpu: bool = True) -> "Host":
+    """ComfyUI of the folder `path`, writing under `base` only, with core nodes and the pack in `repository`.
+
+    cpu: whatever GPU there is; else the one that ComfyUI finds.
+    """
     for folder in ("input", "output", "temp", "user", "custom_nodes", "models"):
         (base / folder).mkdir()
     sys.path.insert(0, str(path))
     from comfy.cli_args import args  # does not read sys.argv unless comfy.options says so
 
-    args.cpu, args.base_directory, args.disable_api_nodes = True, str(base), True
+    args.cpu, args.base_directory, args.disable_api_nodes = cpu, str(base), True
     asyncio.set_event_loop(_loop)
     # Before nodes, as in main.py: nodes puts ComfyUI's comfy/ on the path, and comfy/utils.py would stand for this package.
     import utils.extra_config  # noqa: F401  isort: skip

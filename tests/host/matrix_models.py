@@ -7,7 +7,7 @@ import importlib
 from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 
-TOKENS = 5  # of every prompt
+TOKENS = 5  # of every prompt here
 NONE = "this model offers no replaceable transformer blocks"
 BETWEEN = "networks between its blocks (VACE, a ControlNet, ...) would have to run on every skipped step"
 BROKEN = "this model's blocks cannot be replaced: ComfyUI's own call of them fails"
@@ -21,7 +21,7 @@ class Tiny:
     context: width of the prompt. pooled: of pooled_output, or 0. conds: further tensors of the conditioning, by name their
     shape. mask: length of a prompt's attention mask, or 0. params: "module:class" whose fields the settings must be among, as
     older versions have fewer. blocks: lists of blocks. no_blocks: why they cannot be reused, or "". since: the ComfyUI
-    version whose network has these settings. gain: of the random weights.
+    version whose network has these settings. gain: of the random weights. tokens: of a prompt.
     """
 
     cls: str
@@ -37,6 +37,7 @@ class Tiny:
     no_blocks: str = ""
     since: tuple[int, ...] = ()
     gain: float = 1.0
+    tokens: int = TOKENS
 
 
 FLUX = {
@@ -292,13 +293,11 @@ def version() -> tuple[int, ...]:
     return tuple(map(int, __version__.split(".")[:3]))
 
 
-def build(tiny: Tiny, seed: int = 5, dtype: str = "float32") -> SimpleNamespace | None:
-    """model (a ModelPatcher), positive, negative, latent (zeros), blocks (the block modules); None where ComfyUI lacks it.
+def make(tiny: Tiny, dtype: str = "float32", device: str = "cpu"):
+    """ComfyUI's model (BaseModel) on `device`, its weights not set; None where ComfyUI lacks it.
 
     dtype: that the network computes in.
     """
-    import comfy.model_management as management
-    import comfy.model_patcher
     import comfy.supported_models
     import torch
 
@@ -313,12 +312,26 @@ def build(tiny: Tiny, seed: int = 5, dtype: str = "float32") -> SimpleNamespace 
     settings = cls(config)
     settings.unet_config |= {name: value for name, value in config.items() if name in settings.unet_extra_config}
     settings.set_inference_dtype(getattr(torch, dtype), None)
-    generator = torch.Generator().manual_seed(seed)
-    model = settings.get_model({}, "", device=torch.device("cpu")).eval()
+    return settings.get_model({}, "", device=torch.device(device)).eval()
+
+
+def build(tiny: Tiny, seed: int = 5, dtype: str = "float32", device: str = "cpu") -> SimpleNamespace | None:
+    """model (a ModelPatcher), positive, negative, latent (zeros), blocks (the block modules); None where ComfyUI lacks it.
+
+    dtype: that the network computes in. device: where random numbers are drawn; weights lie where ComfyUI leaves them.
+    """
+    import comfy.model_management as management
+    import comfy.model_patcher
+    import torch
+
+    model = make(tiny, dtype)
+    if model is None:
+        return None
+    generator = torch.Generator(device).manual_seed(seed)
     fill(model.diffusion_model, generator, tiny.gain)
 
     def randn(*shape):
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, device=device).cpu()
 
     conds = []
     for _ in range(2):
@@ -327,7 +340,7 @@ def build(tiny: Tiny, seed: int = 5, dtype: str = "float32") -> SimpleNamespace 
             extra["pooled_output"] = randn(1, tiny.pooled)
         if tiny.mask:
             extra["attention_mask"] = torch.ones(1, tiny.mask, dtype=torch.long)
-        conds.append([[randn(1, TOKENS, tiny.context), extra]])
+        conds.append([[randn(1, tiny.tokens, tiny.context), extra]])
     latent = torch.zeros(tiny.latent)
     if tiny.audio:
         from comfy.nested_tensor import NestedTensor
@@ -354,7 +367,7 @@ def fill(network, generator, gain: float) -> None:
             if name.endswith("inv_freq"):  # empty until a file is read
                 tensor.copy_(10000 ** -torch.linspace(0, 1, len(tensor)))
             elif name.endswith("pos_embed") or isinstance(tensor, torch.nn.Parameter):
-                noise = torch.randn(tensor.shape, generator=generator)
+                noise = torch.randn(tensor.shape, generator=generator, device=generator.device)
                 if tensor.ndim >= 2:
                     tensor.copy_(noise * gain / max(tensor[0].numel(), 1) ** 0.5)
                 elif name.endswith(("weight", "scale", "gamma")):
