@@ -14,6 +14,8 @@ HOST_BIN := $(HOST_VENV)/bin
 # What the host tests are known to run with; ComfyUI itself asks for any version.
 HOST_TORCH := torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some containers set it: each of the many processes of the tests would compile all of ComfyUI again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Paths in a list of prerequisites need their spaces escaped.
 empty :=
