@@ -32,9 +32,13 @@ class Judge:
             # On the CPU: those of all cases need not lie where the model wants to be.
             self._references.append([self.put_by(generator.decode(batch).cpu()) for batch in batches])
 
-    def put_by(self, tensor: torch.Tensor) -> torch.Tensor | Filed:
-        """Latents or pictures that wait: large ones in a file."""
-        return self._files.put(tensor) if self._files else tensor
+    def put_by(self, pictures: torch.Tensor) -> torch.Tensor | Filed:
+        """Pictures that wait: large ones in a file."""
+        return self._files.put(pictures) if self._files else pictures
+
+    def pieces(self, latents: torch.Tensor) -> list[torch.Tensor] | list[Filed]:
+        """Final latents [n, ...] as they wait to be decoded: large ones one at a time, in files."""
+        return [self._files.put(one) for one in latents.split(1)] if self._files else [latents]
 
     def full(self) -> Iterator[torch.Tensor]:
         """The pictures of all cases [3, H, W]."""
@@ -42,15 +46,14 @@ class Judge:
             for batch in batches:
                 yield from fetched(batch)
 
-    def compared(self, latents: torch.Tensor | Filed, number: int) -> tuple[list[float], list[float], torch.Tensor | Filed]:
-        """How far `latents` [n, ...] of the group of that number end from the full runs, and the first one's picture.
+    def compared(self, pieces: list, number: int) -> tuple[list[float], list[float], torch.Tensor | Filed]:
+        """How far the `pieces` of latents of the group of that number end from the full runs, and the first one's picture.
 
         The distances, and the PSNR in dB, which nothing has where the latents themselves are judged.
         """
-        latents, found, decibels, shown = fetched(latents), [], [], None
-        pieces = latents.split(1) if self._files else [latents]
+        found, decibels, shown = [], [], None
         for piece, reference in zip(pieces, self._references[number], strict=True):
-            pictures = self.generator.decode(piece)
+            pictures = self.generator.decode(fetched(piece))
             if shown is None:
                 shown = self.put_by(pictures[0].to("cpu", copy=True))
             reference = fetched(reference)

@@ -115,7 +115,10 @@ class Scorer:
 
     def _measure_one(self, keys: list) -> None:
         [(steps, number)] = keys
-        self._judged(steps, number, *self._sampled(steps, number))
+        latents, rows = self._sampled(steps, number)
+        pieces = self._judge.pieces(latents)
+        del latents
+        self._judged(steps, number, pieces, rows)
 
     def _measure(self, keys: list) -> None:
         """Measure candidates on groups, [steps, number] each: all are sampled before any is decoded."""
@@ -133,15 +136,17 @@ class Scorer:
                 self.log.failed([steps, number], error)
                 continue
             self._rows.setdefault(steps, tuple(map(tuple, rows)))
-            waiting.append((steps, number, self._judge.put_by(latents), rows))
-            if (held := held + latents.nbytes) > self._judge.room:
+            waiting.append((steps, number, self._judge.pieces(latents), rows))
+            held += latents.nbytes
+            del latents  # else large ones lie in memory beside what is decoded
+            if held > self._judge.room:
                 decode()
                 held = 0
         decode()
 
-    def _judged(self, steps: tuple[int, ...], number: int, latents: torch.Tensor | Filed, rows: tuple) -> None:
+    def _judged(self, steps: tuple[int, ...], number: int, pieces: list, rows: tuple) -> None:
         """Put into the log the distances of those latents, the weights, and the PSNR of pictures."""
-        distances, decibels, picture = self._judge.compared(latents, number)
+        distances, decibels, picture = self._judge.compared(pieces, number)
         if not number:
             self._shown = steps, picture
         self.log.put([steps, number], [distances, rows, *([decibels] if decibels else [])])
