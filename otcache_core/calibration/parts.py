@@ -45,11 +45,15 @@ class Log(Protocol):
         """Let some time pass, for others do what is left."""
 
 
-def divide(log: Log, keys: Sequence, work: Callable[[list], None], at_once: int = 1, ahead: Sequence = ()) -> None:
+def divide(
+    log: Log, keys: Sequence, work: Callable[[list], None], at_once: int = 1, ahead: Sequence = (),
+    begun: Callable[[list], int] = lambda key: 0,
+) -> None:  # fmt: skip
     """Have every part of `keys` done, by this worker or another one.
 
     work(keys): does these and puts what comes of it into `log`; of a shared one `at_once` at most are handed to it together.
-    ahead: parts that will be asked for later, done while others do what is left of `keys`.
+    ahead: parts that will be asked for later, done while others do what is left of `keys`. begun(key): how much of a part
+    this worker has done with others; of a shared log it takes those first.
     """
     if not log.shared:
         if left := [key for key in keys if not log.knows(key)]:
@@ -60,7 +64,7 @@ def divide(log: Log, keys: Sequence, work: Callable[[list], None], at_once: int 
         left = [key for key in keys if not log.knows(key)]
         if not left:
             return
-        mine = log.claim(left, at_once) or log.claim(ahead, 1)
+        mine = log.claim(sorted(left, key=begun, reverse=True), at_once) or log.claim(ahead, 1)
         if not mine:
             log.wait()
             continue

@@ -163,7 +163,12 @@ class Scorer:
         ahead = [[steps, 0] for steps in self.ahead]
         for some in [[number] for number in numbers] if self.log.shared else [numbers]:
             keys = [[steps, number] for number in some for steps in candidates if number >= len(self._seen.get(steps, ()))]
-            divide(self.log, keys, self._measure, TOGETHER if together else 1, ahead)
+            divide(self.log, keys, self._measure, TOGETHER if together else 1, ahead, self._begun)
+
+    def _begun(self, key: list) -> int:
+        """How many evaluations of a candidate on a group, [steps, number], are those of others that were run here."""
+        steps, number = key
+        return self.groups[number].begun(tuple(steps), self._rows.get(tuple(steps)) if number else None)
 
     def score(self, steps: Sequence[int]) -> float:
         """Geometric mean of the distances over all cases."""

@@ -149,9 +149,18 @@ class Rollouts:
         if not torch.isfinite(tensor).all():
             raise NotFiniteError(f"A cached run is not finite (NaN or infinity) at step {step}; run in higher precision.")
 
+    def begun(self, steps: tuple[int, ...], rows: Sequence | None = None) -> int:
+        """How many evaluations of `steps` are known from other schedules that begin alike."""
+        lengths = range(len(steps), 0, -1)
+        return next((k for k in lengths if self._key(steps[:k], rows) in self._states), 0)
+
+    @staticmethod
+    def _key(prefix: tuple[int, ...], rows: Sequence | None) -> tuple:
+        return prefix, None if rows is None else tuple(map(tuple, rows[: len(prefix) - 1]))
+
     def state_at(self, prefix: tuple[int, ...], rows: Sequence | None = None) -> RolloutState:
         """The state at the last step of `prefix`, evaluated there."""
-        key = (prefix, None if rows is None else tuple(map(tuple, rows[: len(prefix) - 1])))
+        key = self._key(prefix, rows)
         if key in self._states:
             self._states.move_to_end(key)
             return self._states[key]

@@ -143,6 +143,13 @@ def test_one_that_waits_begins_with_what_comes_later_and_can_be_interrupted(pair
     assert made == ["later"]
 
 
+def test_a_worker_takes_first_what_it_has_begun(pair):
+    a, _ = pair
+    made, begun = [], {"p": 0, "q": 2, "r": 2}
+    divide(a, [*begun], lambda keys: [(made.append(key), a.put(key, 1)) for key in keys], begun=begun.get)
+    assert made == ["q", "r", "p"]
+
+
 def test_the_first_decides_for_all(pair):
     a, b = pair
     assert agreed(a, "which", lambda: [3, 1]) == [3, 1] == agreed(b, "which", lambda: [0, 0])

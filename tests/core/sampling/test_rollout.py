@@ -56,6 +56,14 @@ def test_every_prefix_is_evaluated_once_and_the_recorded_ones_never(recording, k
         assert counted.evaluations == len(needed) * len(recording.cases)
 
 
+def test_it_tells_how_much_of_a_schedule_has_been_run_with_others(recording):
+    runs = rollouts(recording)
+    assert runs.begun((0, 2, 5, 7)) == 0
+    _, rows = runs.run((0, 2, 5, 8))
+    assert [runs.begun(path) for path in ((0, 2, 5, 7), (0, 2, 4, 7), (0, 2, 5, 8), (0, 1, 5))] == [3, 2, 4, 1]
+    assert runs.begun((0, 2, 5, 8), rows) == 0  # with weights that are given it would be another run
+
+
 @pytest.mark.parametrize("kind", ["fitted", "two bands"])
 def test_a_contiguous_start_is_free_and_equals_the_recorded_run(recording, kind):
     counted = Counted(recording.generator)
