@@ -45,6 +45,15 @@ def host():
         yield boot(FOUND, REPOSITORY, Path(base))
 
 
+@pytest.fixture(autouse=True)
+def forget_dead_models():
+    """While ComfyUI keeps a model in mind whose patcher is gone, it collects all garbage at every run: a second each time."""
+    yield
+    if management := sys.modules.get("comfy.model_management"):
+        loaded = management.current_loaded_models
+        loaded[:] = [model for model in loaded if not model.is_dead()]
+
+
 @pytest.fixture(scope="session")
 def demo(host):
     """The embedded model: model, positive, negative, vae, latent [1, 16, 16, 16]."""
