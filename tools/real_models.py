@@ -18,7 +18,7 @@ NOTE = """\
 **Press Run, and Run again.**
 
 1. The first run is made in full, and its {picture} is the one that you get without OT Auto Cache. {learns} from it and \
-rehearses some short runs. That makes the first run about half as long again, once.
+rehearses some short runs. That makes the first run half as long again or more, once.
 2. From the second run on the model runs in {budget}. The other steps are predicted.
 
 What was learnt is kept for later sessions, in models/otcache_schedules/learned. LoRA, prompt, size and guidance may change. \
