@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...otcache_core.calibration.solving import expected_errors, fitted
+from ...otcache_core.calibration.fit_or_hold import expected_errors
+from ...otcache_core.calibration.solving import fitted
 from ...otcache_core.calibration.statistics import Statistics
 from ...otcache_core.errors import OTCacheError
 from ...otcache_core.sampling.cached_run import CachedRun
@@ -39,7 +40,7 @@ class Target:
         if statistics is None or not statistics.errors:
             return steps
         budgets = range(2, max(steps // 2, 2) + 1)
-        return smallest_budget(error_curve(expected_errors(statistics, budgets)), steps, self.error)
+        return smallest_budget(error_curve(expected_errors(statistics.errors, budgets)), steps, self.error)
 
     def limited(self, steps: int) -> str:
         """What to tell where a run of `steps` makes more evaluations than this asks for, else ""."""
@@ -49,7 +50,7 @@ class Target:
 
 def visibly_off(statistics: Statistics, budget: int, steps: int) -> str:
     """What to tell of a run of `budget` of `steps` evaluations that is expected to differ visibly from the full, else ""."""
-    errors = expected_errors(statistics, range(budget, max(steps // 2, budget) + 1))
+    errors = expected_errors(statistics.errors, range(budget, max(steps // 2, budget) + 1))
     if errors.get(budget, 0.0) < VISIBLE:
         return ""
     enough = next((b for b, error in errors.items() if error < VISIBLE), None)

@@ -74,7 +74,7 @@ def holds(fitted: Outcomes, held: Outcomes, budget: int) -> bool:
     return min(following.values()) >= 1.0
 
 
-def expected(errors: Mapping[int, float], budgets: Iterable[int]) -> dict[int, float]:
+def expected_errors(errors: Mapping[int, float], budgets: Iterable[int]) -> dict[int, float]:
     """{budget: expected relative root mean square error of the final latent}, an estimate; empty without rehearsals.
 
     errors: those that were measured, by budget. On a line in logarithms through them, continued beyond with the mean slope.

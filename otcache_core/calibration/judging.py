@@ -32,13 +32,13 @@ class Judge:
             # On the CPU: those of all cases need not lie where the model wants to be.
             self._references.append([self.put_by(generator.decode(batch).cpu()) for batch in batches])
 
-    def put_by(self, pictures: torch.Tensor) -> torch.Tensor | Filed:
-        """Pictures that wait: large ones in a file."""
-        return self._files.put(pictures) if self._files else pictures
+    def put_by(self, tensor: torch.Tensor) -> torch.Tensor | Filed:
+        """What waits: large latents, and their pictures, in a file."""
+        return self._files.put(tensor) if self._files else tensor
 
     def pieces(self, latents: torch.Tensor) -> list[torch.Tensor] | list[Filed]:
         """Final latents [n, ...] as they wait to be decoded: large ones one at a time, in files."""
-        return [self._files.put(one) for one in latents.split(1)] if self._files else [latents]
+        return [self.put_by(some) for some in latents.split(1 if self._files else len(latents))]
 
     def full(self) -> Iterator[torch.Tensor]:
         """The pictures of all cases [3, H, W]."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..sampling.rollout import FITTED
 from ..schedules.transport import quantile_function, round_to_steps, steps_at_budget
-from .fit_or_hold import expected
+from .fit_or_hold import expected_errors
 from .graph import edge_costs, peak_suppressed_paths
 from .inner_products import GramData
 from .ladder import FEW_STEPS
@@ -82,7 +82,7 @@ def spread(statistics: Statistics, budget: int) -> float:
     noise, bring it back. (Telling it from which of two rehearsals came nearer was tried: it chose wrongly about as often as
     rightly.)
     """
-    found = expected(statistics.errors, [budget])
+    found = expected_errors(statistics.errors, [budget])
     if not found:
         return 1.0
     (far, late), (near, early) = ASTRAY, CLOSE

@@ -18,7 +18,7 @@ from ..sampling.rehearsal import Visit
 from ..sampling.rollout import FITTED, fitted_to
 from ..schedules.extrapolation import prior_weights
 from ..schedules.schedule import HISTORY, Schedule, check_budget, check_sigmas, make_schedule
-from .fit_or_hold import expected
+from .fit_or_hold import expected_errors
 from .ladder import LEAST
 from .learnt_paths import EDGE, paths, steps_on
 from .statistics import Statistics
@@ -84,7 +84,7 @@ def anchor_of(statistics: Statistics, model_key: str = "") -> Schedule:
     """
     most = max(statistics.steps // 2, 1)
     budgets = range(min(min(statistics.errors, default=LEAST), most), most + 1)
-    graph, errors = paths(statistics, budgets[-1]), expected_errors(statistics, budgets)
+    graph, errors = paths(statistics, budgets[-1]), expected_errors(statistics.errors, budgets)
     made = [
         fitted([statistics], statistics.sigmas, graph[b]).replace(metric=METRIC, score=errors.get(b), model_key=model_key)
         for b in budgets
@@ -179,8 +179,3 @@ def alike(known: Sequence[Sight], past: np.ndarray, span: float) -> tuple[np.nda
         gram = gram + share[number] * fitting[number].visit.gram[:, :m, :m]
         moment = moment + share[number] * fitting[number].moment(span)[:, :m]
     return gram, moment, float(np.exp(min(apart[distance.argmin()] / 2, FARTHEST)))
-
-
-def expected_errors(statistics: Statistics, budgets: Iterable[int]) -> dict[int, float]:
-    """{budget: expected relative root mean square error of the final latent}; see `fit_or_hold.expected`."""
-    return expected(statistics.errors, budgets)

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from mixture import MixtureGenerator, linear_sigmas
 from strategies import sigma_grids
 
-from otcache_core.calibration.fit_or_hold import STEEP
+from otcache_core.calibration.fit_or_hold import STEEP, expected_errors
 from otcache_core.calibration.inner_products import GramData
 from otcache_core.calibration.ladder import rehearsed_budgets
 from otcache_core.calibration.learnt_paths import EDGE, at_sigmas, held_paths, paths, spread, spread_steps, within
 from otcache_core.calibration.lessons import rehearsal_steps
 from otcache_core.calibration.metrics import psnr
-from otcache_core.calibration.solving import Sight, covers, expected_errors, fitted, sights, solve, weights
+from otcache_core.calibration.solving import Sight, covers, fitted, sights, solve, weights
 from otcache_core.calibration.statistics import Statistics, of_recording, summed
 from otcache_core.demo.generator import DemoGenerator, cases
 from otcache_core.errors import OTCacheError
@@ -305,7 +305,7 @@ def test_without_anything_alike_rows_are_the_prior():
 )
 def test_expected_errors_fall_with_the_budget(known, pairs, budgets):
     learnt = replace(known, rehearsals={tuple(range(b)): (error, square) for b, error, square in pairs})
-    errors = expected_errors(learnt, sorted(budgets))
+    errors = expected_errors(learnt.errors, sorted(budgets))
     if not pairs:
         assert errors == {}
         return
@@ -315,10 +315,10 @@ def test_expected_errors_fall_with_the_budget(known, pairs, budgets):
 
 def test_expected_errors_are_the_measured_ones_and_a_line_beyond(known):
     learnt = replace(known, rehearsals={tuple(range(4)): (0.04, 1.0), tuple(range(8)): (0.0025, 1.0)})
-    errors = expected_errors(learnt, [2, 4, 8, 16])
+    errors = expected_errors(learnt.errors, [2, 4, 8, 16])
     assert errors == {b: pytest.approx(0.2 * (b / 4) ** -2) for b in (2, 4, 8, 16)}
     one = replace(known, rehearsals={tuple(range(4)): (0.04, 1.0)})
-    assert expected_errors(one, [4, 8]) == {4: pytest.approx(0.2), 8: pytest.approx(0.2 * 2**STEEP)}
+    assert expected_errors(one.errors, [4, 8]) == {4: pytest.approx(0.2), 8: pytest.approx(0.2 * 2**STEEP)}
 
 
 # ---- the embedded model
@@ -371,7 +371,7 @@ def test_expected_errors_rank_budgets_as_their_real_errors_do(demo, learnt, full
         float((sample(demo, others, solve([learnt], demo.sigmas(50), budget)) - full[50]).norm() / full[50].norm())
         for budget in budgets
     ]
-    expected = expected_errors(learnt, budgets)
+    expected = expected_errors(learnt.errors, budgets)
     print(real, expected)
     assert sorted(budgets, key=expected.get) == [b for _, b in sorted(zip(real, budgets, strict=True))]
     assert learnt.errors.keys() == {6, 12}

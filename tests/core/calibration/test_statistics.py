@@ -14,10 +14,11 @@ from mixture import MixtureGenerator, linear_sigmas
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from otcache_core.calibration.fit_or_hold import expected_errors
 from otcache_core.calibration.graph import edge_costs
 from otcache_core.calibration.inner_products import recorded
 from otcache_core.calibration.ladder import rehearsed_budgets
-from otcache_core.calibration.solving import anchor_of, expected_errors, paths, solve
+from otcache_core.calibration.solving import anchor_of, paths, solve
 from otcache_core.calibration.statistics import (
     FORMAT,
     MOST_BYTES,
@@ -236,7 +237,7 @@ def accepted_or_refused(path: Path) -> None:
     except OTCacheError:
         refused(path)
         return
-    assert expected_errors(read, range(1, 9)) is not None
+    assert expected_errors(read.errors, range(1, 9)) is not None
     for budget in (2, read.steps // 2, read.steps):
         try:
             made = solve([read], read.sigmas, budget)

@@ -5,7 +5,7 @@ export const NAME = "otcache_strip"
 const TYPE = "OTCACHE_STRIP" // a name of our own: Nodes 2.0 replaces widgets whose type it knows
 const MARGIN = 10 // the classic canvas keeps so much free around a DOM widget
 const WIDTH = 380 // of a fresh node: its lines of text fit
-const CAPTION = 40 // their size in pixels, which the frontend writes below
+const CAPTION = 40 // under a node's pictures, where the frontend writes their size
 
 /** Put an element on a node, in both ways that nodes are drawn; returns its widget. name: no other widget of the node has it. */
 export function addWidget(node, name, height, element) {
