@@ -21,6 +21,14 @@ TO_SUBGRAPH = """() => {
   app.canvas.select(nodeOf("OTBudgetInterpolate"))
   return app.extensionManager.command.execute("Comfy.Graph.ConvertToSubgraph")
 }"""
+INSIDE = """element => {
+  const node = nodeOf(NODE), box = element.getBoundingClientRect()
+  const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect()
+  const [left, top] = app.canvasPosToClientPos(node.pos)
+  const [right, bottom] = app.canvasPosToClientPos([node.pos[0] + node.size[0], node.pos[1] + node.size[1]])
+  const { left: l, top: t, right: r, bottom: b } = drawn ?? { left, top, right, bottom }
+  return l <= box.left && t <= box.top && box.right <= r + 1 && box.bottom <= b + 1 && box.height > 100
+}"""
 
 
 def cells(strip, kind):
@@ -32,6 +40,11 @@ def shows(strip, budget, steps=50, by=""):
     assert strip.locator(".label").inner_text().startswith(f"{by}{budget} of {steps} evaluations, up to ")
     assert (cells(strip, "run"), cells(strip, "skip")) == (budget, steps - budget)
     return True
+
+
+def is_inside(strip, node):
+    """Whether all of a strip lies within its node as it is drawn. node: its class or "subgraph"."""
+    return strip.evaluate(INSIDE.replace("NODE", json.dumps(node)))
 
 
 def demo(widgets=None):

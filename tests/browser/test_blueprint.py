@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from strips import cells
+from strips import cells, is_inside
 
 NAME = "OTCache text to image"
 WIRE = """() => {
@@ -35,15 +35,6 @@ WIRE = """() => {
 }"""
 
 SEED = "app.graph.nodes.find(node => node.subgraph).widgets.find(widget => widget.name === 'seed').value"
-
-INSIDE = """element => {
-  const node = nodeOf("subgraph"), box = element.getBoundingClientRect()
-  const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect()
-  const [left, top] = app.canvasPosToClientPos(node.pos)
-  const [right, bottom] = app.canvasPosToClientPos([node.pos[0] + node.size[0], node.pos[1] + node.size[1]])
-  const { left: l, top: t, right: r, bottom: b } = drawn ?? { left, top, right, bottom }
-  return l <= box.left && t <= box.top && box.right <= r + 1 && box.bottom <= b + 1 && box.height > 100
-}"""
 
 ANOTHER = """() => {
   const sampler = nodeOf("OTCachedSampler").clone()
@@ -78,7 +69,7 @@ def shows_run(strip):
     """The report of the sampler inside, all of it within the node."""
     assert strip.locator(".label").inner_text().startswith("10 of 25 evaluations")
     assert (cells(strip, "run"), cells(strip, "skip")) == (10, 15)
-    return strip.evaluate(INSIDE)
+    return is_inside(strip, "subgraph")
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes2"])
