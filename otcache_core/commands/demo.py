@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ OURS, ALONE, GRAPH, DIRECT, PLAIN, EULER = (
 )  # fmt: skip
 GRAPH_PATH = "graph, fitted"  # among `Calibrated.paths`, what "graph alone" stands for
 MOST_TRIALS = 100_000
+ROUNDS = 3  # in which speed is measured
 
 
 def check_trials(count: int) -> int:
@@ -72,20 +74,30 @@ class Subject:
 @dataclass(frozen=True)
 class Measured:
     """One method at one budget on the held-out cases: pictures float32 [n, H, W, 3], PSNR and RMSE float64 [n] against
-    the full run, the wall-clock seconds of its sampling, and the model evaluations it made per case."""
+    the full run, and the model evaluations it made per case."""
 
     pictures: np.ndarray
     psnr: np.ndarray
     rmse: np.ndarray
-    seconds: float
     evaluations: float
     label: str = ""
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times as fast as the full run: the median of several rounds, and half of what they span."""
+
+    times: float
+    spread: float
+
+    def __str__(self) -> str:
+        return f"{self.times:.1f} \u00b1 {self.spread:.1f}"
 
 
 @dataclass
 class Results:
     """All that the report tells. `methods` maps a method's name to its budgets; `geodesic_scores` are the guard's scores
-    of the unguarded interpolation; `seconds` are wall times by stage."""
+    of the unguarded interpolation; `seconds` are wall times by stage; `speedups` as `speedups` measures them."""
 
     subject: Subject
     plan: Plan
@@ -94,14 +106,11 @@ class Results:
     methods: dict[str, dict[int, Measured]]
     geodesic_scores: dict[int, float]
     seconds: dict[str, float]
-
-    def speedup(self, budget: int) -> float:
-        """Measured: the full run's seconds over those of our schedule."""
-        return self.full.seconds / self.methods[OURS][budget].seconds
+    speedups: dict[int, Speedup]
 
 
 class Examiner:
-    """Runs methods on the held-out cases and compares them with the full run, made first and timed alike."""
+    """Runs methods on the held-out cases and compares them with the full run, made first."""
 
     def __init__(self, subject: Subject):
         self.subject, self.generator = subject, Counted(subject.generator)
@@ -112,35 +121,43 @@ class Examiner:
         self._everything, self._reference = everything, None
         self.full = self.schedule(everything)
 
-    def schedule(self, schedule: Schedule, repeats: int = 1) -> Measured:
-        """A schedule with its own weights; of several runs the fastest is timed, for others use the machine too."""
-        return self._measure(lambda: sample(self.generator, self.subject.held_out, schedule), repeats)
+    def schedule(self, schedule: Schedule) -> Measured:
+        """A schedule with its own weights."""
+        return self._measure(lambda: self._sample(schedule))
 
-    def time_full_again(self) -> None:
-        """Run the full run once more and keep the faster time, since the machine may have been busier the first time."""
-        again = self.schedule(self._everything)
-        self.full = replace(self.full, seconds=min(self.full.seconds, again.seconds))
+    def _sample(self, schedule: Schedule) -> torch.Tensor:
+        return sample(self.generator, self.subject.held_out, schedule)
+
+    def speedups(self, schedules: Mapping[int, Schedule]) -> dict[int, Speedup]:
+        """By budget: in each of `ROUNDS` rounds the full run and all schedules are timed one after the other."""
+        ratios: dict[int, list[float]] = {budget: [] for budget in schedules}
+        for _ in range(ROUNDS):
+            full = self._seconds(self._everything)
+            for budget, schedule in schedules.items():
+                ratios[budget].append(full / self._seconds(schedule))
+        return {budget: Speedup(median(found), (max(found) - min(found)) / 2) for budget, found in ratios.items()}
+
+    def _seconds(self, schedule: Schedule) -> float:
+        start = time.perf_counter()
+        self._sample(schedule)
+        return time.perf_counter() - start
 
     def plain(self, budget: int) -> dict[str, Measured]:
         """Every plain solver with `budget` steps on the model's own grid."""
         grid = self.subject.grid(budget)
         return {
-            name: self._measure(lambda solver=solver: solver(self.generator, self.subject.held_out, grid), 1, name)
+            name: self._measure(lambda solver=solver: solver(self.generator, self.subject.held_out, grid), name)
             for name, solver in SOLVERS.items()
         }
 
-    def _measure(self, run: Callable[[], torch.Tensor], repeats: int, label: str = "") -> Measured:
-        seconds, before = [], self.generator.evaluations
-        for _ in range(repeats):
-            start = time.perf_counter()
-            latents = run()
-            seconds.append(time.perf_counter() - start)
-        pictures = self.generator.decode(latents)
+    def _measure(self, run: Callable[[], torch.Tensor], label: str = "") -> Measured:
+        before = self.generator.evaluations
+        pictures = self.generator.decode(run())
         if self._reference is None:
             self._reference = pictures
-        evaluations = (self.generator.evaluations - before) / repeats / len(self.subject.held_out)
+        evaluations = (self.generator.evaluations - before) / len(self.subject.held_out)
         return Measured(pictures.permute(0, 2, 3, 1).float().numpy(force=True), psnr(pictures, self._reference),
-                        rmse(pictures, self._reference), min(seconds), evaluations, label)  # fmt: skip
+                        rmse(pictures, self._reference), evaluations, label)  # fmt: skip
 
 
 def run_all(subject: Subject, plan: Plan, bars: Bars) -> Results:
@@ -171,8 +188,7 @@ def run_all(subject: Subject, plan: Plan, bars: Bars) -> Results:
     methods: dict[str, dict[int, Measured]] = {name: {} for name in (OURS, ALONE, GRAPH, DIRECT, PLAIN, EULER)}
     others = {ALONE: calibrated.geodesic, GRAPH: calibrated.observed.paths[GRAPH_PATH], DIRECT: direct}
     for done, budget in enumerate(plan.curve_budgets, 1):
-        repeats = 2 if budget in plan.picture_budgets else 1
-        methods[OURS][budget] = examiner.schedule(calibrated.schedules[budget], repeats)
+        methods[OURS][budget] = examiner.schedule(calibrated.schedules[budget])
         seen = {calibrated.schedules[budget].compute_steps: methods[OURS][budget]}
         for name in others:
             if steps := others[name].get(budget):
@@ -183,10 +199,10 @@ def run_all(subject: Subject, plan: Plan, bars: Bars) -> Results:
         methods[EULER][budget] = plain["euler"]
         methods[PLAIN][budget] = min(plain.values(), key=lambda measured: measured.rmse.mean())
         bars("held-out pictures", done, len(plan.curve_budgets), f"B = {budget}: {methods[OURS][budget].psnr.mean():.1f} dB")
-    examiner.time_full_again()
+    speedups = examiner.speedups({budget: calibrated.schedules[budget] for budget in plan.curve_budgets})
     scores = {budget: geodesic_score(scorer, calibrated, budget) for budget in plan.curve_budgets}
     end_stage("evaluation on held-out cases")
-    return Results(subject, plan, calibrated, examiner.full, methods, scores, seconds)
+    return Results(subject, plan, calibrated, examiner.full, methods, scores, seconds, speedups)
 
 
 def geodesic_score(scorer: Scorer, calibrated: Calibrated, budget: int) -> float:
@@ -207,12 +223,13 @@ def with_weights(scorer: Scorer, steps: Sequence[int]) -> Schedule:
 
 def summary_table(results: Results) -> str:
     """What the terminal shows at the end."""
-    lines = ["budget  evaluations   speed-up       PSNR against the full run",
-             "                    ideal  measured   OTCache  best plain solver"]  # fmt: skip
+    lines = ["budget  evaluations   times as fast      PSNR against the full run",
+             "                    ideal     measured   OTCache  best plain solver"]  # fmt: skip
     for budget in sorted(results.plan.picture_budgets):
         ours, plain = results.methods[OURS][budget], results.methods[PLAIN][budget]
+        measured = str(results.speedups[budget]).replace("\u00b1", "+/-")
         lines.append(
-            f"{budget:>6}  {ours.evaluations:>11.0f}  {results.subject.steps / budget:>4.1f}x  {results.speedup(budget):>7.1f}x"
+            f"{budget:>6}  {ours.evaluations:>11.0f}  {results.subject.steps / budget:>4.1f}  {measured:>11}"
             f"  {ours.psnr.mean():>5.1f} dB  {plain.psnr.mean():>5.1f} dB  {plain.label}"
         )
     return "\n".join(lines)

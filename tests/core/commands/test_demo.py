@@ -10,7 +10,7 @@ from PIL import Image
 
 from otcache_core.calibration.pipeline import Settings
 from otcache_core.commands.bars import Bars
-from otcache_core.commands.demo import DIRECT, EULER, OURS, PLAIN, Plan, Results, Subject, run_all, summary_table
+from otcache_core.commands.demo import DIRECT, EULER, OURS, PLAIN, Examiner, Plan, Results, Subject, run_all, summary_table
 from otcache_core.commands.demo_page import all_files
 from otcache_core.commands.embedded import check_cases, demo_plan
 from otcache_core.commands.output_folder import output_folder
@@ -38,6 +38,15 @@ def test_every_method_is_measured_where_it_is_promised(results):
         assert measured.pictures.shape == (3, 16, 16, 3)
     assert results.full.evaluations == STEPS
     assert (results.full.rmse == 0).all()
+
+
+def test_speed_is_the_full_runs_time_over_each_schedules(results, monkeypatch):
+    examiner = Examiner(results.subject)
+    monkeypatch.setattr("time.perf_counter", lambda: examiner.generator.evaluations)  # a clock that evaluations drive
+    found = examiner.speedups(results.calibrated.schedules)
+    assert {budget: str(speed) for budget, speed in found.items()} == {
+        4: "4.0 \u00b1 0.0", 5: "3.2 \u00b1 0.0", 6: "2.7 \u00b1 0.0", 8: "2.0 \u00b1 0.0"}  # fmt: skip
+    assert set(results.speedups) == set(PLAN.curve_budgets)
 
 
 def test_best_plain_solver_is_never_worse_than_euler(results):
