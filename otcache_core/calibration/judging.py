@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from ..sampling.filed import Filed, Files, give_back
+from ..sampling.filed import Filed, Files, fetched, give_back
 from ..sampling.generator import Generator, layout_of
 from ..sampling.patches import sample_of
 from ..sampling.rollout import FILED
@@ -27,8 +27,7 @@ class Judge:
         self.room = WAITING * (FILED if self._files else 1)
         self._references = []
         for runs in groups:
-            finals = [run.final for run in runs]
-            batches = [final[None] for final in finals] if self._files else [torch.stack(finals)]
+            batches = (run.final[None] for run in runs) if self._files else [torch.stack([run.final for run in runs])]
             # On the CPU: those of all cases need not lie where the model wants to be.
             self._references.append([self.put_by(generator.decode(batch).cpu()) for batch in batches])
 
@@ -55,7 +54,7 @@ class Judge:
         for piece, reference in zip(pieces, self._references[number], strict=True):
             pictures = self.generator.decode(fetched(piece))
             if shown is None:
-                shown = self.put_by(pictures[0].to("cpu", copy=True))
+                shown = self.put_by(pictures[0].to("cpu", copy=not self._files))
             reference = fetched(reference)
             found += self.metric(pictures, reference).tolist()
             if not isinstance(self.generator, Latents):
@@ -64,11 +63,6 @@ class Judge:
             if self._files:
                 give_back()
         return found, decibels, shown
-
-
-def fetched(tensor: torch.Tensor | Filed) -> torch.Tensor:
-    """What was put by."""
-    return tensor.read() if isinstance(tensor, Filed) else tensor
 
 
 class Latents:

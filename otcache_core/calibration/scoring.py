@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from ..errors import NotFiniteError, OTCacheError
-from ..sampling.filed import Filed
+from ..sampling.filed import Filed, fetched
 from ..sampling.generator import swaps
 from ..sampling.predictors import RIDGE
 from ..sampling.rollout import FITTED, Generator, Rollouts
 from ..sampling.trajectory import Trajectory
 from ..schedules.schedule import Predictor
-from .judging import Judge, fetched
+from .judging import Judge
 from .measurement_log import MeasurementLog
 from .metrics import DEFAULT, distance, geometric_mean
 from .parts import Log, agreed, divide

@@ -44,6 +44,11 @@ class Filed:
         return data.view(self.dtype).reshape(self.shape).to(self.device)
 
 
+def fetched(tensor: torch.Tensor | Filed) -> torch.Tensor:
+    """The tensor, wherever it lies."""
+    return tensor.read() if isinstance(tensor, Filed) else tensor
+
+
 def give_back() -> None:
     """Give back to the system what is freed and lies between what is not, where the allocator keeps it (glibc).
 

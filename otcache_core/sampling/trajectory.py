@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from ..errors import OTCacheError
 from ..files import written_whole
 from ..schedules.schedule import check_sigmas
-from .filed import give_back
+from .filed import Filed, Files, fetched, give_back
 from .layout import Layout, low_pass
 from .patches import Patches, sample_of
 
@@ -31,15 +31,16 @@ class Trajectory:
     `OTCacheError` if shapes disagree or anything is not finite.
 
     Of large latents x and d hold a sample of positions (`patches`, None where they hold all), and `layout` tells that of the
-    sample. Then half and end are the whole latents [*latent] before step N // 2 and at the end. See `recorded_run`.
+    sample. Then half and end are the whole latents [*latent] before step N // 2 and at the end, or the files that hold these.
+    See `recorded_run`.
     """
 
     sigmas: np.ndarray
     x: torch.Tensor
     d: torch.Tensor
     layout: Layout | None = None
-    half: torch.Tensor | None = None
-    end: torch.Tensor | None = None
+    half: torch.Tensor | Filed | None = None
+    end: torch.Tensor | Filed | None = None
     patches: Patches | None = field(init=False, default=None)
 
     def __post_init__(self):
@@ -56,7 +57,7 @@ class Trajectory:
         if self.end is not None:
             object.__setattr__(self, "patches", sample_of(self.end.shape, self.layout))
             shapes = self.half is not None and self.half.shape == self.end.shape
-            if not (shapes and self.patches and self.kept(self.end[None]).shape == self.x[-1:].shape):
+            if not (shapes and self.patches and self.kept(self.final[None]).shape == self.x[-1:].shape):
                 raise OTCacheError(f"trajectory: {tuple(self.x.shape[1:])} of {tuple(self.end.shape)} is another sample.")
             object.__setattr__(self, "layout", self.patches.kept)
         object.__setattr__(self, "layout", self.layout or Layout([self.x.shape]))
@@ -68,7 +69,7 @@ class Trajectory:
             bad += [(step, name == "d", name) for step in steps[:1]]
         if self.end is not None:
             whole = ((self.half, len(self.d) // 2), (self.end, len(self.d)))
-            bad += [(step, False, "x") for latent, step in whole if not torch.isfinite(latent).all()]
+            bad += [(step, False, "x") for latent, step in whole if not torch.isfinite(fetched(latent)).all()]
         if bad:  # the earliest; a latent precedes its step's velocity
             step, _, name = min(bad)
             raise OTCacheError(
@@ -83,8 +84,9 @@ class Trajectory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
-        return sum(tensor.nbytes for tensor in self._tensors().values())
+        """Bytes of its tensors in memory."""
+        tensors = (self.x, self.d, self.half, self.end)
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor))
 
     @property
     def whole_layout(self) -> Layout:
@@ -94,19 +96,25 @@ class Trajectory:
     @property
     def halfway(self) -> torch.Tensor:
         """The whole latent [*latent] before step N // 2."""
-        return self.x[self.steps // 2] if self.half is None else self.half
+        return self.x[self.steps // 2] if self.half is None else fetched(self.half)
 
     @property
     def final(self) -> torch.Tensor:
         """The whole latent [*latent] at the end."""
-        return self.x[-1] if self.end is None else self.end
+        return self.x[-1] if self.end is None else fetched(self.end)
 
     def kept(self, latents: torch.Tensor) -> torch.Tensor:
         """What a recording keeps of `latents` [b, *latent]: all, or float32 [b, *sample]."""
         return self.patches.of(latents) if self.patches else latents
 
+    def put_by(self, files: Files) -> "Trajectory":
+        """The same, with its whole latents in files."""
+        if self.end is None:
+            return self
+        return replace(self, layout=self.whole_layout, half=files.put(self.halfway), end=files.put(self.final))
+
     def _tensors(self) -> dict[str, torch.Tensor]:
-        whole = {} if self.end is None else {"half": self.half, "end": self.end}
+        whole = {} if self.end is None else {"half": self.halfway, "end": self.final}
         return {"x": self.x, "d": self.d, **whole}
 
     def save(self, path: str | Path) -> None:
@@ -166,8 +174,8 @@ def load_trajectory(path: str | Path) -> Trajectory:
 class TrajectoryStore(Sequence):
     """A list of trajectories that moves to a temporary folder what exceeds `max_bytes` of memory.
 
-    What lies there stays memory-mapped, so that reading one step does not read the whole run. The folder is removed with the
-    object.
+    The whole latents beside samples go there in any case, and are read when they are asked for. The rest stays memory-mapped,
+    so that reading one step does not read the whole run. The folder is removed with the object.
     """
 
     def __init__(self, max_bytes: int = 2**28):
@@ -175,17 +183,19 @@ class TrajectoryStore(Sequence):
         self._items: list[Trajectory] = []
         self._held = 0
         self._folder: tempfile.TemporaryDirectory | None = None
+        self._files = Files()
 
     def append(self, trajectory: Trajectory) -> None:
         """Keep `trajectory` in memory while there is room, else on disk."""
-        if self._held + trajectory.nbytes <= self.max_bytes:
-            self._held += trajectory.nbytes
+        kept = trajectory.put_by(self._files)
+        if self._held + kept.nbytes <= self.max_bytes:
+            self._held += kept.nbytes
         else:
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True)
             path = Path(self._folder.name) / f"{len(self._items)}.safetensors"
             trajectory.save(path)
-            trajectory = load_trajectory(path)
-        self._items.append(trajectory)
+            kept = load_trajectory(path).put_by(self._files)
+        self._items.append(kept)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -13,7 +13,7 @@ from otcache_core.errors import OTCacheError
 from otcache_core.sampling import patches
 from otcache_core.sampling.filed import Files
 from otcache_core.sampling.rollout import Counted, Rollouts, record
-from otcache_core.sampling.trajectory import Trajectory, load_trajectory
+from otcache_core.sampling.trajectory import Trajectory, TrajectoryStore, load_trajectory
 
 SIGMAS, CASES = linear_sigmas(12, shift=3.0), [1, 2, 3]
 PATHS = [(0, 3, 7), (0, 1, 2, 6, 9), (0, 1, 5, 9, 10)]
@@ -62,7 +62,22 @@ def test_a_run_that_was_recorded_whole_before_is_sampled_when_it_is_read(recordi
     [found] = record_cases(counted, [1], recording.sigmas, folder=tmp_path)
     fresh = record(recording.generator, 1, recording.sigmas)
     assert counted.evaluations == 1 and found.patches  # the check whether it is this model's
-    assert torch.equal(found.x, fresh.x) and torch.equal(found.d, fresh.d) and torch.equal(found.end, fresh.end)
+    assert torch.equal(found.x, fresh.x) and torch.equal(found.d, fresh.d) and torch.equal(found.final, fresh.final)
+
+
+@pytest.mark.parametrize("max_bytes", [0, 2**28])
+def test_a_store_holds_no_whole_latents_and_gives_them(sampled, max_bytes):
+    run, store = record(MixtureGenerator(), 1, SIGMAS), TrajectoryStore(max_bytes)
+    store.append(run)
+    [kept] = store
+    assert kept.nbytes == run.nbytes - run.half.nbytes - run.end.nbytes and kept.patches.kept.parts == run.patches.kept.parts
+    assert not isinstance(kept.half, torch.Tensor) and not isinstance(kept.end, torch.Tensor)
+    for name in ("x", "d", "halfway", "final"):
+        assert torch.equal(getattr(kept, name), getattr(run, name))
+    folder = Path(kept.end._path).parent
+    del kept, store
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_a_sample_of_another_size_is_recorded_again_with_one_line(sampled, monkeypatch, tmp_path, caplog):
