@@ -13,7 +13,7 @@ import numpy as np
 from ..schedules.transport import interpolate, steps_on_geodesic
 from .graph import Costs, cheapest_neighbours, path_cost
 from .parts import agreed
-from .scoring import Scorer
+from .scoring import FINAL, Scorer
 
 Steps = tuple[int, ...]
 LAMBDAS = (0.5, 1.0)  # beside lambda(B): half way, and the reference resampled
@@ -101,10 +101,17 @@ def guard(
     def removed(budget: int) -> list[Steps]:
         return cheapest(costs, with_one_less(found[budget + 1].best.steps)) if budget + 1 in found and budget > 1 else []
 
+    def ahead(rising: Sequence[int], falling: Sequence[int], ended: Sequence[int]) -> list:
+        """What will be asked for, the next first: in the two sweeps at these budgets, and weights where both have ended."""
+        tried = [steps for budget in rising[:AHEAD] for steps in first(budget)]
+        tried += [steps for budget in falling[::-1][:AHEAD] for steps in removed(budget)]  # a larger one mostly keeps its own
+        chosen = [anchor, *(found[budget].best.steps for budget in ended[::-1])]
+        return [[steps, 0] for steps in tried] + [[steps, FINAL] for steps in dict.fromkeys(chosen)]
+
     for number, budget in enumerate(budgets, 1):
         here, share = found[budget], RISING * number / len(budgets)
         if scorer.log.shared:
-            scorer.ahead = [steps for later in budgets[number : number + AHEAD] for steps in first(later)]
+            scorer.ahead = ahead(budgets[number:], budgets[: number - 1][:-1], ())
         here.consider(scorer, first(budget), remaining(share))
         if budget - 1 in found:
             inserted = cheapest(costs, with_one_more(found[budget - 1].best.steps, len(costs)))
@@ -114,14 +121,14 @@ def guard(
         here.consider(scorer, dict.fromkeys(neighbours, "neighbour"), remaining(share))
         if progress:
             progress(number, 2 * len(budgets), budget, here)
-    for number, budget in enumerate(reversed(budgets), 1 + len(budgets)):
+    for number, budget in enumerate(reversed(budgets), 1):
         here = found[budget]
-        if scorer.log.shared:  # mostly the larger budget keeps what it has, so that this can be known before
-            scorer.ahead = [steps for later in budgets if budget - AHEAD <= later < budget for steps in removed(later)][::-1]
+        if scorer.log.shared:
+            scorer.ahead = ahead((), budgets[:-number], budgets[len(budgets) - number + 1 :])
         if dropped := removed(budget):
             here.consider(scorer, dict.fromkeys(dropped, f"B = {budget + 1}, one step less"), remaining(1.0))
         if progress:
-            progress(number, 2 * len(budgets), budget, here)
+            progress(len(budgets) + number, 2 * len(budgets), budget, here)
     return found
 
 

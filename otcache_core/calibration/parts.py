@@ -46,13 +46,13 @@ class Log(Protocol):
 
 
 def divide(
-    log: Log, keys: Sequence, work: Callable[[list], None], at_once: int = 1, ahead: Sequence = (),
+    log: Log, keys: Sequence, work: Callable[[list], None], at_once: int = 1, ahead: Callable[[], Sequence] = tuple,
     begun: Callable[[list], int] = lambda key: 0,
 ) -> None:  # fmt: skip
     """Have every part of `keys` done, by this worker or another one.
 
     work(keys): does these and puts what comes of it into `log`; of a shared one `at_once` at most are handed to it together.
-    ahead: parts that will be asked for later, done while others do what is left of `keys`. begun(key): how much of a part
+    ahead(): parts that will be asked for later, done while others do what is left of `keys`. begun(key): how much of a part
     this worker has done with others; of a shared log it takes those first.
     """
     if not log.shared:
@@ -64,7 +64,7 @@ def divide(
         left = [key for key in keys if not log.knows(key)]
         if not left:
             return
-        mine = log.claim(sorted(left, key=begun, reverse=True), at_once) or log.claim(ahead, 1)
+        mine = log.claim(sorted(left, key=begun, reverse=True), at_once) or log.claim(ahead(), 1)
         if not mine:
             log.wait()
             continue

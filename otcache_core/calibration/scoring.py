@@ -1,7 +1,8 @@
 """The end-to-end objective: how far cached pictures are from full ones, case by case."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ FITTED_CASES = (2, 4)  # at least and at most, of more than one case
 # a case at 0.02, 0.1, 0.3 and 10: 505, 546, 594 and 745 (demo model, 6 cases, 20 trials, B = 5 to 20). Of 8 budgets
 # compared on 8 other scenes one differs, B = 15: 39.0 dB up to 0.1, 45.7 at 0.3, 44.7 at 10.
 MARGIN = 0.1
+FINAL = "final"  # in keys of the log: the weights of a schedule, fitted on all cases
 TOGETHER = 4  # candidates that one of several workers samples before it decodes, where model and decoder change places
 
 
@@ -33,8 +35,8 @@ class Scorer:
     Weights are fitted on the first `fit_cases` cases (None: half of them, within `FITTED_CASES`), rolled out together; the
     remaining ones use those weights one after the other, so that a poor candidate is dropped before all cases have been
     run, and a candidate is also judged on cases that its weights have not seen. What is measured is kept in `log`, and done by
-    whichever worker of a shared one takes it. ahead: candidates that will be judged later, on which this worker may begin while
-    it would wait for others.
+    whichever worker of a shared one takes it. ahead: what will be asked for later, which this worker may do while it would wait
+    for others: keys of the log, [steps, number of a group] or [steps, FINAL].
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Scorer:
         max_bytes: int = 2**29,
     ):
         self.log: Log = MeasurementLog()
-        self.ahead: Sequence[tuple[int, ...]] = ()
+        self.ahead: Sequence[list] = ()
         self.generator, self.metric = generator, distance(metric)
         if fit_cases is None:
             fit_cases = int(np.clip((len(cases) + 1) // 2, *FITTED_CASES))
@@ -130,6 +132,9 @@ class Scorer:
                 self._judged(*waiting.pop(0))
 
         for steps, number in keys:
+            if number == FINAL:
+                self._fit([[steps, number]])
+                continue
             try:
                 latents, rows = self._sampled(steps, number)
             except lost as error:  # raised when it is asked for
@@ -160,14 +165,31 @@ class Scorer:
         together = swaps(self.generator)
         if not (together or self.log.shared):
             return
-        ahead = [[steps, 0] for steps in self.ahead]
         for some in [[number] for number in numbers] if self.log.shared else [numbers]:
             keys = [[steps, number] for number in some for steps in candidates if number >= len(self._seen.get(steps, ()))]
+            sure = candidates if some[0] or len(numbers) > 1 else ()
+            ahead = partial(self._ahead, candidates, sure, some[-1])
             divide(self.log, keys, self._measure, TOGETHER if together else 1, ahead, self._begun)
 
+    def _ahead(self, candidates: Sequence[tuple[int, ...]], sure: Sequence[tuple[int, ...]], number: int) -> list:
+        """What to do while others measure the last of `candidates` on a group: `sure` will be run on those that follow it.
+
+        Those that are there after the first group mostly are. Before, the best so far is last, for it may still be dropped.
+        """
+        left, scores = range(number + 1, len(self.groups)), {}
+        for steps in candidates:
+            with suppress(NotFiniteError):
+                if self.log.knows([steps, 0]):
+                    scores[steps] = geometric_mean(self.log.get([steps, 0])[0])
+        likely = [min(scores, key=scores.get)] if scores and not sure else []
+        parts = sorted([[steps, later] for later in left for steps in sure], key=self._begun, reverse=True)
+        return [*parts, *self.ahead, *([steps, later] for later in left for steps in likely)]
+
     def _begun(self, key: list) -> int:
-        """How many evaluations of a candidate on a group, [steps, number], are those of others that were run here."""
+        """How many evaluations of a part, [steps, number] or [steps, FINAL], are those of others that were run here."""
         steps, number = key
+        if number == FINAL:
+            return self._whole.begun(tuple(steps))
         return self.groups[number].begun(tuple(steps), self._rows.get(tuple(steps)) if number else None)
 
     def score(self, steps: Sequence[int]) -> float:
@@ -183,13 +205,13 @@ class Scorer:
     def final_rows(self, steps: Sequence[int]) -> tuple:
         """The weights of `steps` fitted anew on all cases: for a schedule that has been chosen, not for choosing."""
         steps = tuple(steps)
-        divide(self.log, [[steps, "final"]], self._fit)
-        return tuple(map(tuple, self.log.get([steps, "final"])))
+        divide(self.log, [[steps, FINAL]], self._fit)
+        return tuple(map(tuple, self.log.get([steps, FINAL])))
 
     def fit_together(self, candidates: Sequence[tuple[int, ...]]) -> None:
         """Have the `final_rows` of all of them fitted, where other workers take a part."""
         if self.log.shared:
-            divide(self.log, [[steps, "final"] for steps in candidates], self._fit)
+            divide(self.log, [[steps, FINAL] for steps in candidates], self._fit, begun=self._begun)
 
     def _fit(self, keys: list) -> None:
         for steps, name in keys:

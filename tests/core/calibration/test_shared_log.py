@@ -16,14 +16,14 @@ from otcache_core.calibration.measurement_log import MeasurementLog
 from otcache_core.calibration.metrics import LATENT
 from otcache_core.calibration.parts import agreed, divide, one_at_a_time, own_number
 from otcache_core.calibration.places import find_place
-from otcache_core.calibration.scoring import Scorer
+from otcache_core.calibration.scoring import FINAL, Scorer
 from otcache_core.calibration.settings import Settings
 from otcache_core.calibration.shared_log import SharedLog
 from otcache_core.calibration.sharing import FOLDER, Told, is_shared, shared_folder
 from otcache_core.calibration.sharing import shared_log as open_shared
 from otcache_core.calibration.storages import import_optuna
 from otcache_core.errors import NotFiniteError, OTCacheError
-from otcache_core.sampling.rollout import Counted
+from otcache_core.sampling.rollout import Counted, record
 
 import_optuna()
 GRID, CASES = linear_sigmas(12, shift=3.0), [1, 2, 3]
@@ -139,8 +139,32 @@ def test_one_that_waits_begins_with_what_comes_later_and_can_be_interrupted(pair
 
     b.waiting = stop
     with pytest.raises(KeyboardInterrupt):
-        divide(b, ["now"], lambda keys: [(made.append(key), b.put(key, 1)) for key in keys], ahead=["later"])
+        divide(b, ["now"], lambda keys: [(made.append(key), b.put(key, 1)) for key in keys], ahead=lambda: ["later"])
     assert made == ["later"]
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_one_that_waits_runs_who_leads_on_the_next_cases_and_what_comes_later(pair, held):
+    """Another worker has the second candidate, on the first or the second group of cases."""
+    a, b = pair
+    runs = [record(MixtureGenerator(), case, GRID) for case in CASES]
+    scorer, first, second, third = Scorer(MixtureGenerator(), CASES, runs, fit_cases=1), (0, 3, 7), (0, 2, 6), (0, 4, 8)
+    scorer.log, scorer.ahead = b, [[third, 0], [third, FINAL]]
+    for number in range(held):
+        b.claim([[second, number]], 1)
+        scorer._measure([[second, number]])
+    a.claim([[second, held]], 1)
+
+    def stop():
+        raise KeyboardInterrupt
+
+    b.waiting = stop
+    with pytest.raises(KeyboardInterrupt):
+        scorer.choose([first, second], margin=10.0)
+    b.look()
+    done = {(steps, part) for steps in (first, second, third) for part in (0, 1, 2, FINAL) if b.knows([steps, part])}
+    alike = {(first, 0), (first, 1), (first, 2), (third, 0), (third, FINAL)}
+    assert done == alike | ({(second, 0), (second, 2)} if held else set())
 
 
 def test_a_worker_takes_first_what_it_has_begun(pair):
