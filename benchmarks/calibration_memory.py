@@ -3,8 +3,8 @@
 A stand-in whose velocities cost nothing is calibrated on 4 cases of 50 steps, each size in a fresh process: the most resident
 memory of each stage above what the process holds before it, mapped files included (Linux). Exits with 1 above the limit.
 
-Of the video 1000 MB is wanted. Measured: 461, 519, 541, 469, 809 (search), 808 (guard), 547 MB; of images 773, 616, 796, 696, 697,
-870 and 1147.
+Of the video 1000 MB is wanted. Measured: 461, 519, 541, 469, 809 (search), 808 (guard), 547 MB; of images 773, 616, 796, 696,
+697, 870 and 1147.
 """
 
 import argparse
