@@ -80,7 +80,7 @@ def measure(name: str) -> None:
     import torch
 
     from otcache_core.calibration.pipeline import Settings, prepare, reference_schedule
-    from otcache_core.calibration.recording import observe
+    from otcache_core.calibration.recording import analyse
 
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -95,7 +95,7 @@ def measure(name: str) -> None:
         elif done == 1:
             peak.lap("error growth")
 
-    observed = observe(generator, cases, grid, 4.0, progress, most=REFERENCE)
+    observed = analyse(generator, cases, grid, 4.0, progress, most=REFERENCE)
     peak.lap("error growth")
     reference = reference_schedule(generator, observed, settings)
     peak.lap("reference")

@@ -6,7 +6,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..otcache_core.calibration.lessons import lesson
-from ..otcache_core.calibration.pipeline import observe_together, reference_schedule
+from ..otcache_core.calibration.pipeline import analyse_together, reference_schedule
 from ..otcache_core.calibration.recording import Solved
 from ..otcache_core.calibration.settings import REFERENCE_BUDGET, Settings
 from ..otcache_core.calibration.solving import LEARNT, paths
@@ -113,7 +113,7 @@ class OTReferenceSchedule(io.ComfyNode):
 
         def work(generator):
             progress.follow(generator)
-            observed = observe_together(generator, setting.cases, grid, settings, progress, folder, most)
+            observed = analyse_together(generator, setting.cases, grid, settings, progress, folder, most)
             # A calibration teaches as ordinary runs do, and begins with what those have taught.
             few = slice(TAUGHT)
             before = generator.evaluations

@@ -50,7 +50,7 @@ class Stage:
 
 
 def observing(cases: int, steps: int, most: int, budget: int, taught: int = 0) -> dict[str, Stage]:
-    """The stages of `observe` (graphs up to budget `most`), of a lesson from `taught` cases, and of `reference_schedule`."""
+    """The stages of `analyse` (graphs up to budget `most`), of a lesson from `taught` cases, and of `reference_schedule`."""
     few, graphs = min(GROWTH_CASES, cases), 2 * steps + min(most, steps)
     lessons = {"lesson": Stage([sum(rehearsed_budgets(steps)) * taught])} if taught else {}
     return {

@@ -12,7 +12,7 @@ from ..sampling.trajectory import Trajectory, TrajectoryStore, load_trajectory
 from ..schedules.schedule import check_sigmas
 from .measurement_log import MeasurementLog
 from .parts import Log, divide
-from .same_model import SAME, digest, samples
+from .same_model import TOLERANCE, digest, samples
 
 # progress(stage, done, total, note) is called when a stage begins and after every unit of its work; raising in it interrupts.
 Progress = Callable[[str, int, int, str], None]
@@ -129,4 +129,4 @@ def repeats(generator: Generator, case, recorded: Trajectory) -> bool:
     """Whether the model still gives what was recorded half-way, but for rounding."""
     step = recorded.steps // 2
     d = recorded.kept(generator.velocity(recorded.halfway[None], float(recorded.sigmas[step]), [case]))[0]
-    return bool((d - recorded.d[step]).norm() <= SAME * recorded.d[step].norm())
+    return bool((d - recorded.d[step]).norm() <= TOLERANCE * recorded.d[step].norm())

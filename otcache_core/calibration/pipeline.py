@@ -15,7 +15,7 @@ from .judging import Latents
 from .live import Live
 from .measurement_log import MeasurementLog, model_log
 from .metrics import LATENT
-from .recording import Meter, Observed, Paths, observe
+from .recording import Meter, Observed, Paths, analyse
 from .same_model import digest
 from .scoring import Scorer
 from .search import SearchState, search_steps
@@ -45,20 +45,20 @@ class Calibrated:
     decoded: float = 0.0
 
 
-def observe_together(
+def analyse_together(
     generator: Generator, cases: Sequence, sigmas, settings: Settings, progress: Progress | None = None,
     folder: str | Path | None = None, most: int = 0,
 ) -> Observed:  # fmt: skip
-    """`observe`, whose work is divided where `settings` have an identity and a storage for several machines.
+    """`analyse`, whose work is divided where `settings` have an identity and a storage for several machines.
 
     folder: where full runs and what is measured with them are kept, unless workers share one (`shared_folder`). Raises what
-    `observe` raises, and `OTCacheError` for a storage that cannot be opened.
+    `analyse` raises, and `OTCacheError` for a storage that cannot be opened.
     """
     progress = Told(progress or (lambda *_: None))
     log = shared_log(settings, cases, sigmas, LATENT, progress)
     if log:
         folder = shared_folder(settings.storage, recordings_name(settings, cases, sigmas)) or folder
-    return observe(generator, cases, sigmas, settings.gamma, progress, folder, most, log)
+    return analyse(generator, cases, sigmas, settings.gamma, progress, folder, most, log)
 
 
 def recordings_name(settings: Settings, cases: Sequence, sigmas) -> str:
@@ -225,5 +225,5 @@ def calibrate(generator: Generator, cases: Sequence, sigmas, settings: Settings 
     settings.check(len(sigmas) - 1)
     most = max(*settings.budgets, settings.reference_budget, settings.anchor_budget)
     folder = Path(settings.memory, f"recordings-{recordings_name(settings, cases, sigmas)}") if settings.memory else None
-    observed = observe_together(generator, cases, sigmas, settings, progress, folder, most)
+    observed = analyse_together(generator, cases, sigmas, settings, progress, folder, most)
     return prepare(generator, observed, reference_schedule(generator, observed, settings, progress, folder), settings, progress)

@@ -136,7 +136,7 @@ def graph_paths(
     return {name: Solved(solve, most) for name, solve in solvers.items()}, fitted
 
 
-def observe(
+def analyse(
     generator: Generator,
     cases: Sequence,
     sigmas,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-SAME = 1e-3  # relative; on the demo model guidance 7.49 for 7.5 changes velocities half-way by 1.5e-3 to 3e-3
+TOLERANCE = 1e-3  # relative; on the demo model guidance 7.49 for 7.5 changes velocities half-way by 1.5e-3 to 3e-3
 SAMPLES = 16
 RUNS = "full runs"  # the name under which a study and a log keep the signature of their model
 GOLDEN = 0.5 * (5**0.5 - 1)
@@ -46,7 +46,7 @@ def alike(a: object, b: Signature) -> bool:
         return False
     if a.shape != b.shape or a.ndim != 3:
         return False
-    return bool((np.linalg.norm(a - b, axis=-1) <= SAME * np.linalg.norm(b, axis=-1)).all())
+    return bool((np.linalg.norm(a - b, axis=-1) <= TOLERANCE * np.linalg.norm(b, axis=-1)).all())
 
 
 def digest(value) -> str:

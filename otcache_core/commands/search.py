@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..calibration.pipeline import search_starts
 from ..calibration.places import Place, find_place
-from ..calibration.recording import observe
+from ..calibration.recording import analyse
 from ..calibration.same_model import digest
 from ..calibration.scoring import Scorer
 from ..calibration.search import search_steps
@@ -31,7 +31,7 @@ def demo_search(budget: int, trials: int, count: int, seed: int, storage: str | 
     grid, cases = generator.sigmas(), demo_cases(count, CALIBRATION_SEED)
     check_budget(budget, len(grid) - 1)
     folder = recordings(find_place(storage), cases, grid)
-    observed = observe(generator, cases, grid, progress=bars, folder=folder, most=budget)
+    observed = analyse(generator, cases, grid, progress=bars, folder=folder, most=budget)
     scorer = Scorer(generator, cases, observed.trajectories)
     steps, score = search_steps(
         scorer, budget, trials, search_starts(observed.paths, budget, grid), seed, storage, MODEL,

@@ -4,7 +4,7 @@ import numpy as np
 
 from .extrapolation import PRIOR_DAMPING
 from .interpolation import budget_for_speedup
-from .retiming import SAME_GRID, moved, retime, segments_at
+from .retiming import SAME_GRID, retime, segments_at, with_segments
 from .rules import Rules, ruled_steps
 from .schedule import Predictor, Schedule, trajectory_time, uniform_steps
 from .transport import Warp, steps_at_budget
@@ -105,4 +105,4 @@ def ruled(schedule: Schedule) -> Schedule:
 def with_steps(schedule: Schedule, grid: np.ndarray, steps: tuple[int, ...]) -> Schedule:
     """`schedule` with other `steps` on `grid`, each predicting like the segment of `schedule` that it lies in."""
     provenance = f"{CHANGED}; {schedule.provenance}".strip("; ")
-    return moved(schedule, grid, steps, segments_at(schedule, grid[list(steps)]), provenance=provenance)
+    return with_segments(schedule, grid, steps, segments_at(schedule, grid[list(steps)]), provenance=provenance)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..errors import OTCacheError
-from .retiming import moved, retime, segments_at
+from .retiming import retime, segments_at, with_segments
 from .schedule import Schedule, check_budget
 from .transport import interpolate
 
@@ -45,7 +45,7 @@ def schedule_at(reference: Schedule, anchor: Schedule, budget: int) -> Schedule:
     if budget < reference.steps:
         steps = interpolate(inner.compute_steps, reference.compute_steps, grid, budget)
     nearest = min(known.values(), key=lambda s: abs(np.log(s.budget / budget)))
-    return moved(
+    return with_segments(
         nearest, grid, steps, segments_at(nearest, grid[list(steps)]),
         name=f"{reference.model or 'model'}-interpolated-{budget}of{reference.steps}", stage="interpolated",
         parents=tuple(s.name for s in (anchor, reference) if s.name),

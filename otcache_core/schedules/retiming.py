@@ -80,7 +80,7 @@ def retime(schedule: Schedule, sigmas) -> Schedule:
     sources = [first, *inside]
     if len(compute_steps) != len(sources):
         sources = segments_at(schedule, grid[list(compute_steps)])
-    return moved(
+    return with_segments(
         schedule, grid, compute_steps, sources,
         parents=(schedule.name,) if schedule.name else (),
         provenance=f"re-timed from {schedule.steps} steps; {schedule.provenance}".strip("; "),
@@ -93,7 +93,9 @@ def segments_at(schedule: Schedule, sigmas) -> list[int]:
     return [max(int(np.sum(starts >= sigma * (1 - SAME_GRID))) - 1, 0) for sigma in sigmas]
 
 
-def moved(schedule: Schedule, grid: np.ndarray, compute_steps: tuple[int, ...], sources: list[int], **fields) -> Schedule:
+def with_segments(
+    schedule: Schedule, grid: np.ndarray, compute_steps: tuple[int, ...], sources: list[int], **fields
+) -> Schedule:  # fmt: skip
     """`schedule` with other compute steps on `grid`, each predicting like the segment that `sources` names."""
     steps = len(grid) - 1
     if schedule.weights is not None:

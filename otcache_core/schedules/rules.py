@@ -16,7 +16,7 @@ from ..errors import OTCacheError
 from .json_limits import FIRST_ERROR
 from .records import Number, Record
 
-SAME = 1e-6  # relative; samplers' sigmas are float32
+SAME_LEVEL = 1e-6  # relative; samplers' sigmas are float32
 MOST_FORCED = 1000
 Sigmas = Annotated[tuple[Number, ...], Field(max_length=MOST_FORCED, **FIRST_ERROR)]
 
@@ -108,9 +108,9 @@ def ruled_steps(compute_steps: Sequence[int], sigmas: Sequence[float], rules: Ru
     steps = len(grid) - 1
     outside = np.zeros(steps, dtype=bool)
     if rules.start is not None:
-        outside |= grid[:-1] > rules.start * (1 + SAME)
+        outside |= grid[:-1] > rules.start * (1 + SAME_LEVEL)
     if rules.end is not None:
-        outside |= grid[:-1] < rules.end * (1 - SAME)
+        outside |= grid[:-1] < rules.end * (1 - SAME_LEVEL)
     chosen = sorted({*map(int, compute_steps), *map(int, np.flatnonzero(outside))})
     if rules.max_skips:
         gaps = zip(chosen, [*chosen[1:], steps], strict=True)
@@ -127,5 +127,5 @@ def _within_cap(start: int, end: int, most: int) -> list[int]:
 
 def _nearest(grid: np.ndarray, levels: Sequence[float]) -> set[int]:
     """The steps of `grid` [N + 1] that are nearest to `levels`, of those within it."""
-    inside = [level for level in levels if grid[-1] * (1 + SAME) < level <= grid[0] * (1 + SAME)]
+    inside = [level for level in levels if grid[-1] * (1 + SAME_LEVEL) < level <= grid[0] * (1 + SAME_LEVEL)]
     return {int(np.argmin(np.abs(grid[:-1] - level))) for level in inside}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from mixture import MixtureGenerator, linear_sigmas
 
-from otcache_core.calibration.recording import observe, record_cases
+from otcache_core.calibration.recording import analyse, record_cases
 from otcache_core.commands.bars import Bars
 from otcache_core.commands.search import demo_search
 from otcache_core.sampling.rollout import Counted
@@ -93,7 +93,7 @@ def test_the_command_line_keeps_its_recordings(tmp_path, monkeypatch, kind):
                 raise Interrupted
             progress(stage, done, total, note)
 
-        return observe(generator, cases, grid, progress=stop, **options)
+        return analyse(generator, cases, grid, progress=stop, **options)
 
     monkeypatch.setattr(module, "load_generator", counted)
     monkeypatch.setattr(module, "observe", stopping)

@@ -9,7 +9,7 @@ from mixture import MixtureGenerator, linear_sigmas
 from otcache_core.calibration.forecast import WORDS, Forecast, in_words, observing, preparing
 from otcache_core.calibration.metrics import LATENT
 from otcache_core.calibration.pipeline import Settings, prepare, reference_schedule
-from otcache_core.calibration.recording import observe
+from otcache_core.calibration.recording import analyse
 from otcache_core.sampling.rollout import Counted
 
 STEPS, CASES, BUDGETS = 50, [1, 2], range(8, 16)
@@ -73,7 +73,7 @@ class Told:
 
 @pytest.fixture(scope="module")
 def observed():
-    return observe(MixtureGenerator(), CASES, SIGMAS, most=15)
+    return analyse(MixtureGenerator(), CASES, SIGMAS, most=15)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def reference(observed):
 
 def test_recording_is_told_from_the_first_evaluation_to_the_end(monkeypatch):
     told = Told(Slow(), observing(len(CASES), STEPS, 15, 15), monkeypatch)
-    observed = observe(told.counted, CASES, SIGMAS, progress=told, most=15)
+    observed = analyse(told.counted, CASES, SIGMAS, progress=told, most=15)
     reference_schedule(told.counted, observed, SETTINGS, told)
     told.check(wrong=1.4, after=0.02)
     stages = list(dict.fromkeys(stage for *_, stage, _, _ in told.said))
@@ -144,9 +144,9 @@ def test_a_resumed_search_goes_on_at_its_trial(monkeypatch, observed, reference,
 
 
 def test_a_recording_that_goes_on_is_timed_by_what_it_makes(monkeypatch, tmp_path):
-    observe(MixtureGenerator(), CASES[:1], SIGMAS, folder=tmp_path)
+    analyse(MixtureGenerator(), CASES[:1], SIGMAS, folder=tmp_path)
     told = Told(Slow(), observing(len(CASES), STEPS, 15, 15), monkeypatch)
-    observed = observe(told.counted, CASES, SIGMAS, progress=told, folder=tmp_path, most=15)
+    observed = analyse(told.counted, CASES, SIGMAS, progress=told, folder=tmp_path, most=15)
     reference_schedule(told.counted, observed, SETTINGS, told)
     now, fraction, seconds, *_ = next(said for said in told.said if said[3:5] == ("record", 1))
     assert fraction > 0.2 and seconds == pytest.approx(told.generator.now - now, rel=0.3)

@@ -11,7 +11,7 @@ from otcache_core.calibration.guard import GUARDED, STATE_AWARE
 from otcache_core.calibration.inner_products import recorded
 from otcache_core.calibration.metrics import DEFAULT, geometric_mean
 from otcache_core.calibration.pipeline import Latents, Settings, calibrate, prepare, reference_schedule
-from otcache_core.calibration.recording import graph_paths, measure_growth, observe, record_cases
+from otcache_core.calibration.recording import analyse, graph_paths, measure_growth, record_cases
 from otcache_core.calibration.scoring import MARGIN, Scorer
 from otcache_core.errors import OTCacheError
 from otcache_core.sampling.rollout import FITTED, Counted, Rollouts, sample
@@ -134,7 +134,7 @@ def test_the_graphs_can_be_interrupted(done):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        observe(MixtureGenerator(), CASES[:1], SIGMAS, progress=progress, most=STEPS)
+        analyse(MixtureGenerator(), CASES[:1], SIGMAS, progress=progress, most=STEPS)
 
 
 def test_calibrations_repeat_exactly(done):
@@ -281,8 +281,8 @@ def test_without_an_allowance_the_geodesic_is_all_that_is_tried():
 
 
 def test_a_reference_made_elsewhere_is_retimed(done):
-    observed = observe(MixtureGenerator(), CASES, SIGMAS)
-    other = observe(MixtureGenerator(), CASES, linear_sigmas(30, SHIFT))
+    observed = analyse(MixtureGenerator(), CASES, SIGMAS)
+    other = analyse(MixtureGenerator(), CASES, linear_sigmas(30, SHIFT))
     reference = reference_schedule(MixtureGenerator(), other, replace(SETTINGS, reference_budget=9))
     result = prepare(MixtureGenerator(), observed, reference, SETTINGS)
     assert result.reference.sigmas == tuple(SIGMAS.tolist()) and result.reference.budget == 9
@@ -291,7 +291,7 @@ def test_a_reference_made_elsewhere_is_retimed(done):
 
 def test_stages_one_by_one_are_the_calibration(done):
     generator = MixtureGenerator()
-    observed = observe(generator, CASES, SIGMAS)
+    observed = analyse(generator, CASES, SIGMAS)
     reference = reference_schedule(generator, observed, SETTINGS)
     result = prepare(generator, observed, reference, SETTINGS)
     assert everything(result) == everything(done.result) and result.evaluations == done.result.evaluations

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixture import MixtureGenerator, linear_sigmas
 
-from otcache_core.calibration.same_model import SAME, SAMPLES, alike, samples, signature
+from otcache_core.calibration.same_model import SAMPLES, TOLERANCE, alike, samples, signature
 from otcache_core.calibration.scoring import Scorer
 from otcache_core.sampling.rollout import record
 
@@ -40,7 +40,7 @@ def test_a_slightly_changed_model_is_another_one(change):
     assert alike(mine, mine) and not alike(mine, other) and not alike(other, mine)
 
 
-@given(st.floats(-0.2 * SAME, 0.2 * SAME), st.integers(0, 99))
+@given(st.floats(-0.2 * TOLERANCE, 0.2 * TOLERANCE), st.integers(0, 99))
 @settings(max_examples=10)
 def test_rounding_changes_no_model(size, seed):
     """Errors of a size relative to every element."""

@@ -11,7 +11,7 @@ from mixture import MixtureGenerator, linear_sigmas
 
 from otcache_core.calibration.live import CUT, SIDE, Live, best_so_far, thumbnail
 from otcache_core.calibration.pipeline import Settings, prepare, reference_schedule
-from otcache_core.calibration.recording import observe
+from otcache_core.calibration.recording import analyse
 from otcache_core.calibration.search import SearchState, Trial
 from otcache_core.drawing.live_picture import BORDER, LINE, SIZE, live_figure
 from otcache_core.drawing.style import to_image
@@ -142,7 +142,7 @@ class Watched:
 
     def __init__(self, settings=SETTINGS, watch=True, stop=None):
         generator = Counted(MixtureGenerator())
-        self.observed = observe(generator, CASES, SIGMAS)
+        self.observed = analyse(generator, CASES, SIGMAS)
         reference = reference_schedule(generator, self.observed, settings)
         self.seen, self.pictures, self._stop = [], [], stop
         self.result = prepare(generator, self.observed, reference, settings, watch=self.look if watch else None)
@@ -185,7 +185,7 @@ def test_what_nobody_watches_need_not_be_a_picture():
             return super().decode(x)[:, :, None]
 
     settings = replace(SETTINGS, metric="rmse")
-    observed = observe(Frames(), CASES, SIGMAS)
+    observed = analyse(Frames(), CASES, SIGMAS)
     found = prepare(Frames(), observed, reference_schedule(Frames(), observed, settings), settings)
     assert set(found.schedules) == set(settings.budgets)
 

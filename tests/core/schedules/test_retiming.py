@@ -7,8 +7,7 @@ from strategies import grids_with_steps, sigma_grids
 
 from otcache_core.errors import OTCacheError
 from otcache_core.schedules.extrapolation import extrapolated_mean_weights, prior_weights
-from otcache_core.schedules.retiming import moved as moved_to
-from otcache_core.schedules.retiming import retime, retimed_weights
+from otcache_core.schedules.retiming import retime, retimed_weights, with_segments
 from otcache_core.schedules.schedule import HISTORY, Predictor, make_schedule, parse_schedule
 
 BANDS = {"fitted": 1, "two bands": 2, "five bands": 5}
@@ -131,7 +130,7 @@ def test_a_longer_segment_does_not_take_the_row_of_a_single_step():
     own = (1.0, 0.0, 0.0) * 2
     ours = ours.replace(weights=(*ours.weights[:2], own, own, *ours.weights[4:]))
     grid, steps = np.array(ours.sigmas), (0, 1, 3, 5, 9, 15)
-    rows = moved_to(ours, grid, steps, [0, 1, 3, 4, 5, 6]).weights
+    rows = with_segments(ours, grid, steps, [0, 1, 3, 4, 5, 6]).weights
     assert rows[2] == tuple(prior_weights(grid[[3, 1, 0]], grid[3:6]).tolist()) * 2
     assert not any(np.allclose(row, own) for row in retime(ours, linear_sigmas(100)).weights[2:])
 
