@@ -38,7 +38,7 @@ SETTINGS = (
     Setting("flux", "normal", "Flux, flow", 7.5),
     Setting("flux", "hard", "Flux, flow", 18.0),
     Setting("unet", "normal", "SD 1.5's U-Net, noise", 5.0, "karras"),
-    Setting("unet", "hard", "SD 1.5's U-Net, noise", 15.0, "karras"),
+    Setting("unet", "hard", "SD 1.5's U-Net, noise", 32.0, "karras"),
     Setting("video", "normal", "Wan 2.1, flow", 4.0, shift=3.0),
     Setting("video", "hard", "Wan 2.1, flow", 20.0, shift=3.0),
 )

@@ -1,5 +1,6 @@
 """A MODEL that learns: the first run in full, the next ones cached by what it taught."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,10 @@ from .run import HostRun
 
 BY_SPEEDUP, BY_BUDGET, BY_ERROR = "by speed-up", "by budget", "by error"
 WHEN_NEEDED, THIS_RUN, ANEW = "when needed", "this run too", "anew"
+NEARER = {
+    BY_SPEEDUP: "a smaller speedup comes nearer", BY_BUDGET: "a larger budget comes nearer",
+    BY_ERROR: "a smaller target_error comes nearer",
+}  # fmt: skip
 VISIBLE = 0.15  # expected relative error of the latent: the demo model's pictures are then about 30 dB from the full run's
 
 
@@ -48,13 +53,18 @@ class Target:
         return f"at least {FEWEST} evaluations are made" if floored else ""
 
 
-def visibly_off(statistics: Statistics, budget: int, steps: int) -> str:
+def visibly_off(statistics: Statistics, budget: int, steps: int, choose: str) -> str:
     """What to tell of a run of `budget` of `steps` evaluations that is expected to differ visibly from the full, else ""."""
     errors = expected_errors(statistics.errors, range(budget, max(steps // 2, budget) + 1))
     if errors.get(budget, 0.0) < VISIBLE:
         return ""
     enough = next((b for b, error in errors.items() if error < VISIBLE), None)
-    better = f"speedup {steps / enough:.1f} makes {enough} of {steps}" if enough else "a smaller speedup comes nearer"
+    better = NEARER[choose]
+    if enough and choose == BY_SPEEDUP:
+        speedup = math.floor(10 * steps / enough) / 10  # in the widget's steps, and no fewer evaluations
+        better = f"speedup {speedup:.1f} makes {budget_for_speedup(steps, speedup)} of {steps}"
+    elif enough and choose == BY_BUDGET:
+        better = f"budget {enough} comes nearer"
     return f"may differ visibly (latent about {100 * errors[budget]:.0f} % off): {better}"
 
 
@@ -103,7 +113,7 @@ def with_auto_cache(
 
             run = noted(HostRun(follow_rules, grid, guider, sampler, level), *told)
             if run.cached and abs(known[0].origin.cfg - origin.cfg) <= 1:  # at another guidance other errors are to be expected
-                run.hint = visibly_off(known[0], run.cached.schedule.budget, len(grid) - 1)
+                run.hint = visibly_off(known[0], run.cached.schedule.budget, len(grid) - 1, target.choose)
             return run
 
         rehearses = not in_full or target.choose == BY_ERROR

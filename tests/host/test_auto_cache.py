@@ -1,5 +1,7 @@
 """OT Auto Cache as people meet it: the first run is core's, bit for bit, and teaches; the next ones make the budget."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +138,13 @@ def test_the_report_says_what_is_visible_and_what_is_least(host, demo, learnt):
         run(host, demo, auto, cfg=cfg)
         hint = auto.report.hint
         assert hint.startswith("may differ visibly") and words in hint if words else not hint, (cfg, speedup, hint)
+        if words:
+            advised, count = re.search(r"speedup (\S+) makes (\d+) of 20$", hint).groups()
+            follows = Auto(host, demo.model, speedup=float(advised))
+            assert float(advised) < speedup and run(host, demo, follows, cfg=cfg)[1] == int(count)
+            auto = Auto(host, demo.model, choose="by budget", budget=6)
+            run(host, demo, auto, cfg=cfg)
+            assert re.search(r": budget \d+ comes nearer$", auto.report.hint)
     auto = Auto(host, demo.model, speedup=20.0)
     assert run(host, demo, auto)[1] == 3 and auto.report.note.endswith("at least 3 evaluations are made")
 

@@ -159,7 +159,7 @@ describe("words", () => {
     expect(runLabels(en, { ...run, spread: 0.21 }).foot).toBe("4.6x ± 0.2 as fast as in full, measured")
     expect(runLabels(en, { ...run, spread: 0.01 }).foot).toBe("4.6x as fast as in full, measured")
     expect(runLabels(wordsFor("zh"), { ...run, spread: 0.21 }).foot).toBe("实测速度为完整运行的 4.6 ± 0.2 倍")
-    expect(runLabels(en, { ...run, hint: "save more" }).foot).toBe("save more, 4.6x as fast as in full, measured")
+    expect(runLabels(en, { ...run, hint: "save more" }).foot).toBe("4.6x as fast as in full, measured\nsave more")
     const full = { ...run, evaluations: 50, ideal: 1, measured: null, reason: "this sampler chooses its own noise levels" }
     expect(runLabels(en, full)).toEqual({
       head: "50 of 50 evaluations, in full", foot: "computed in full: this sampler chooses its own noise levels",
@@ -171,9 +171,9 @@ describe("words", () => {
     expect(runLabels(en, { ...full, reason: anew }).foot).toBe("learnt from this run; learn is anew: the next one is made in full, too")
     const recorded = "learnt from this run; the next one makes 50 of 50"
     expect(runLabels(en, { ...full, reason: recorded }).foot).toBe("learnt from this run")
-    expect(runLabels(en, { ...run, level: "blocks" }).foot).toBe("4.6x as fast as in full, measured, transformer blocks reused")
+    expect(runLabels(en, { ...run, level: "blocks" }).foot).toBe("4.6x as fast as in full, measured\ntransformer blocks reused")
     expect(runLabels(en, { ...full, level: "blocks" }).foot).not.toMatch("reused")
-    expect(runLabels(en, { ...run, warning: "made on another model" }).foot).toBe("4.6x as fast as in full, measured, made on another model")
+    expect(runLabels(en, { ...run, warning: "made on another model" }).foot).toBe("4.6x as fast as in full, measured\nmade on another model")
     expect(runLabels(en, { ...run, measured: null, extra: 2, level_reason: "no blocks" }).foot).toBe(
       "blocks could not be reused: no blocks, 2 more than scheduled: conditions changed in mid-run",
     )

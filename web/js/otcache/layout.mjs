@@ -1,7 +1,9 @@
 // Where everything is drawn, in CSS pixels: numbers in, SVG path strings out. Nothing here touches the page.
 
 export const BUDGET_HEIGHT = 124
-export const RUN_HEIGHT = 54
+export const SCHEDULE_HEIGHT = 54
+export const RUN_HEIGHT = 40
+export const RUN_CELLS = 22 // their top in the strip of a run, which has more lines of text and lower bars
 export const MARKS_HEIGHT = 8 // below the cells of a strip of that height that can be edited
 const SIDE = 4
 const CURVE = { top: 2, height: 30 }
@@ -46,9 +48,10 @@ export function cells(computed, width, top = CELLS.top, height = CELLS.height) {
 
 /**
  * Marks below cells that were forced by hand: {on, off} paths, told apart by direction and filling. forced: a Map of step ->
- * whether it is computed.
+ * whether it is computed. cells: their top.
  */
-export function marks(forced, count, width, top = CELLS.top + CELLS.height + 2) {
+export function marks(forced, count, width, cells = CELLS.top) {
+  const top = cells + CELLS.height + 2
   const pitch = (width - 2 * SIDE) / count
   const half = Math.min(Math.max(pitch * 0.4, 1.5), 3.5)
   const at = { on: "", off: "" }
@@ -142,7 +145,7 @@ function targetTick(target, y, left, right) {
 }
 
 /** Time of each evaluation as bars above the cells. */
-export function timeBars(seconds, width, top = 2, height = 26) {
+export function timeBars(seconds, width, top = 2, height = 14) {
   const most = Math.max(...seconds) || 1
   const pitch = (width - 2 * SIDE) / seconds.length
   const gap = Math.min(1.5, pitch * 0.25)

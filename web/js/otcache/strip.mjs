@@ -7,8 +7,8 @@ import { budgetFoot, budgetLabel, runLabels, scheduleFoot } from "./words.mjs"
 const SVG = "http://www.w3.org/2000/svg"
 const PATHS = ["curve", "dots", "bars", "skip", "run", "now", "axis", "target", "marker", "line", "points", "ring", "on", "off"]
 const CHROME = 54 // the lines of text and the padding
-const PLOTS = { budget: layout.BUDGET_HEIGHT, run: layout.RUN_HEIGHT, schedule: layout.RUN_HEIGHT }
-const MORE = { schedule: 48, run: 14 } // further lines of text
+const PLOTS = { budget: layout.BUDGET_HEIGHT, run: layout.RUN_HEIGHT, schedule: layout.SCHEDULE_HEIGHT }
+const MORE = { schedule: 48, run: 28 } // further lines of text
 const KEYS = { run: "M0 0h8v10h-8z", skip: "M.5 2.5h7v5h-7z", bars: "M0 7h2v3h-2zM3 2h2v8h-2zM6 5h2v5h-2z" } // class: shape
 
 /** Height of a strip's element in CSS pixels. kind: "budget", "run" or "schedule"; isEditable: whether its steps can be forced by
@@ -185,13 +185,13 @@ export class Strip {
     const forced = forcedSteps(text)
     const isBySteps = computed.length === steps
     this.draw({
-      ...(isBySteps && forced ? layout.marks(forced, steps, this.width) : {}),
-      ...layout.cells(this.data.computed, this.width),
+      ...(isBySteps && forced ? layout.marks(forced, steps, this.width, layout.RUN_CELLS) : {}),
+      ...layout.cells(this.data.computed, this.width, layout.RUN_CELLS),
       bars: layout.timeBars(this.data.seconds, this.width),
-      now: layout.cellFrame(this.now, this.cells, this.width),
+      now: layout.cellFrame(this.now, this.cells, this.width, layout.RUN_CELLS),
     })
     const note = forced ? text && this.words.forcedNext(text) : this.words.notForced.join(this.words.and)
-    this.write(head, [note, foot].filter(Boolean).join(this.words.and))
+    this.write(head, [note, foot].filter(Boolean).join("\n"))
     this.onDraw?.(isBySteps ? computed.map(Boolean) : null)
   }
 
@@ -223,7 +223,7 @@ export class Strip {
       part.firstChild.data = text // a new text node would make the browser match the page's rules about children again
       part.title = text // where the node is too narrow for it
     }
-    this.describe([label, foot, more].filter(Boolean).join(". "))
+    this.describe([label, ...foot.split("\n"), more].filter(Boolean).join(". "))
   }
 
   describe(text) {

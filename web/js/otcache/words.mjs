@@ -170,21 +170,22 @@ function spreadOf({ spread }) {
   return shown === "0" ? "" : ` ± ${shown}`
 }
 
-/** The lines above and below a report strip. */
+/** What stands above and below a report strip; below it the speed, what to do better, and all else, a line each. */
 export function runLabels(words, run) {
   const head = [words.evaluations(run.evaluations, run.computed.length)]
   if (run.evaluations === run.computed.length) head.push(words.nothing)
   else head.push(words.ideal(factor(run.ideal)))
+  const lines = []
+  if (run.measured) lines.push(words.measured(factor(run.measured), spreadOf(run)))
+  if (run.hint) lines.push(words.said(run.hint))
   const notes = []
-  if (run.hint) notes.push(words.said(run.hint)) // first of all: it says what to do
-  if (run.measured) notes.push(words.measured(factor(run.measured), spreadOf(run)))
   if (run.reason) notes.push(inFull(words, run.reason))
   if (run.note) notes.push(words.said(run.note))
   if (run.warning) notes.push(words.warning(words.said(run.warning)))
   if (run.level_reason) notes.push(words.noBlocks(words.said(run.level_reason)))
   if (run.extra) notes.push(words.extra(run.extra))
   if (run.level === "blocks" && !run.reason) notes.push(words.blocks)
-  return { head: head.join(words.and), foot: notes.join(words.and) }
+  return { head: head.join(words.and), foot: [...lines, notes.join(words.and)].filter(Boolean).join("\n") }
 }
 
 /** What stands below the strip of a schedule that was loaded, a line each. */
