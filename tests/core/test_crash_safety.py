@@ -96,7 +96,7 @@ def test_the_command_line_keeps_its_recordings(tmp_path, monkeypatch, kind):
         return analyse(generator, cases, grid, progress=stop, **options)
 
     monkeypatch.setattr(module, "load_generator", counted)
-    monkeypatch.setattr(module, "observe", stopping)
+    monkeypatch.setattr(module, "analyse", stopping)
     storage = f"{kind}{tmp_path / 'study.db'}"
     with Bars() as bars:
         with pytest.raises(Interrupted):
