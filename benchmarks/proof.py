@@ -92,11 +92,12 @@ def measured_budgets(host, setting, arguments: argparse.Namespace) -> Iterator[l
 
 def write_tables(out: Path, records: list[dict]) -> None:
     """proof.md and proof.png of all records."""
-    from proof_tables import table, write_picture
+    from proof_tables import summary, table, write_picture
 
     from otcache_core.files import write_text
 
-    settings, parts = list(dict.fromkeys(each["setting"] for each in records)), []
+    settings = list(dict.fromkeys(each["setting"] for each in records))
+    parts = [f"# All rows of the proof\n\n## All settings\n\npsnr mean\n\n{summary(records, settings)}\n"]
     for setting in settings:
         parts.append(f"## {setting}\n")
         for column in COLUMNS:

@@ -17,6 +17,7 @@ from otcache_core.files import write_text, written_whole
 
 WORDS = ("setting", "method", "family", "budget", "evaluations", "beforehand", "seconds")
 STATISTICS = ("mean", "median", "worst")
+PLAIN = "euler, so many steps"
 OTHERS = "#9aa3af"
 # Of a family: what it is called, its colour, the width of its lines.
 FAMILIES = {
@@ -104,6 +105,23 @@ def first(methods: dict[str, dict[int, dict]], budget: int, column: str, familie
         return "none", float("nan")
     name = max(found, key=lambda name: sign * np.nan_to_num(found[name][column], nan=-np.inf * sign))
     return name, found[name][column]
+
+
+def summary(records: Sequence[dict], settings: Sequence[str]) -> str:
+    """Mean PSNR of all settings in Markdown: our rows, the best of all others at each budget with its name, plain Euler."""
+    budgets = sorted({each["budget"] for each in records})
+    lines = ["| | | " + " | ".join(map(str, budgets)) + " |", "|---|---|" + "---:|" * len(budgets)]
+    for setting in settings:
+        methods = of_setting(records, setting)
+        rows = {name: {budget: f"{each['psnr mean']:.1f}" for budget, each in line.items()} for name, line in methods.items()
+                if next(iter(line.values()))["family"] == "ours"}  # fmt: skip
+        best = {budget: first(methods, budget, "psnr mean", ("core", "plain", "peer")) for budget in budgets}
+        named = {budget: f"{value:.1f} {name}" for budget, (name, value) in best.items() if name in methods}
+        rows["the best of all others"] = named
+        rows[PLAIN] = {budget: f"{each['psnr mean']:.1f}" for budget, each in methods.get(PLAIN, {}).items()}
+        for number, (name, cells) in enumerate(rows.items()):
+            lines.append(f"| {'' if number else setting} | {name} | " + " | ".join(cells.get(b, "–") for b in budgets) + " |")
+    return "\n".join(lines)
 
 
 def standing(records: Sequence[dict], setting: str, method: str, column: str = "psnr mean") -> str:

@@ -18,7 +18,18 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # as where its p
 from proof_grids import PUBLISHED, lists  # noqa: E402
 from proof_metrics import METRICS, Row, flicker, measured, with_lpips  # noqa: E402
 from proof_peers import Peers  # noqa: E402
-from proof_tables import first, merged, of_setting, read_csv, record_of, standing, table, write_csv, write_picture  # noqa: E402
+from proof_tables import (  # noqa: E402
+    first,
+    merged,
+    of_setting,
+    read_csv,
+    record_of,
+    standing,
+    summary,
+    table,
+    write_csv,
+    write_picture,
+)
 
 
 def latents(n=3):
@@ -89,6 +100,10 @@ def test_tables_say_who_is_first_and_who_made_more_evaluations(tmp_path):
     text = table(records, "flux, normal")
     for line in ("| peer a | 0 | **40.0** | – |", "| ours | 0 | 35.0 | **41.0** |", "| core c | 0 | 99.0, at 11 | – |"):
         assert line in text
+    assert summary(records, ["flux, normal"]).splitlines()[2:] == [
+        "| flux, normal | ours | 35.0 | 41.0 |", "|  | the best of all others | 40.0 peer a | 20.0 plain b |",
+        "|  | euler, so many steps | – | – |",
+    ]  # fmt: skip
     assert first(of_setting(records, "flux, normal"), 8, "rmse worst")[0] == "plain b"
     said = standing(records, "flux, normal", "ours").splitlines()
     assert said[0].endswith("-5.00 to peer a (40.00)  NOT FIRST") and "+21.00 to plain b" in said[1]
