@@ -20,10 +20,7 @@ from .run import HostRun
 
 BY_SPEEDUP, BY_BUDGET, BY_ERROR = "by speed-up", "by budget", "by error"
 WHEN_NEEDED, THIS_RUN, ANEW = "when needed", "this run too", "anew"
-NEARER = {
-    BY_SPEEDUP: "a smaller speedup comes nearer", BY_BUDGET: "a larger budget comes nearer",
-    BY_ERROR: "a smaller target_error comes nearer",
-}  # fmt: skip
+NEARER = {BY_SPEEDUP: "a smaller speedup", BY_BUDGET: "a larger budget", BY_ERROR: "a smaller target_error"}
 VISIBLE = 0.15  # expected relative error of the latent: the demo model's pictures are then about 30 dB from the full run's
 
 
@@ -62,10 +59,10 @@ def visibly_off(statistics: Statistics, budget: int, steps: int, choose: str) ->
     better = NEARER[choose]
     if enough and choose == BY_SPEEDUP:
         speedup = math.floor(10 * steps / enough) / 10  # in the widget's steps, and no fewer evaluations
-        better = f"speedup {speedup:.1f} makes {budget_for_speedup(steps, speedup)} of {steps}"
+        better = f"speedup {speedup:.1f} ({budget_for_speedup(steps, speedup)} of {steps})"
     elif enough and choose == BY_BUDGET:
-        better = f"budget {enough} comes nearer"
-    return f"may differ visibly (latent about {100 * errors[budget]:.0f} % off): {better}"
+        better = f"budget {enough}"
+    return f"may differ visibly; to be closer, set {better}"
 
 
 def with_auto_cache(

@@ -131,7 +131,7 @@ def test_by_error_more_is_spent_where_less_is_allowed(host, demo, learnt):
 
 def test_the_report_says_what_is_visible_and_what_is_least(host, demo, learnt):
     """At high guidance a third of 20 steps lies about 30 dB from the full run, half of them 40."""
-    for cfg, speedup, words in ((8.0, 3.0, ": speedup "), (8.0, 2.0, ""), (1.0, 3.0, "")):
+    for cfg, speedup, words in ((8.0, 3.0, " speedup "), (8.0, 2.0, ""), (1.0, 3.0, "")):
         if speedup == 3.0:
             run(host, demo, Auto(host, demo.model, learn="anew"), cfg=cfg)
         auto = Auto(host, demo.model, speedup=speedup)
@@ -139,12 +139,12 @@ def test_the_report_says_what_is_visible_and_what_is_least(host, demo, learnt):
         hint = auto.report.hint
         assert hint.startswith("may differ visibly") and words in hint if words else not hint, (cfg, speedup, hint)
         if words:
-            advised, count = re.search(r"speedup (\S+) makes (\d+) of 20$", hint).groups()
+            advised, count = re.search(r"set speedup (\S+) \((\d+) of 20\)$", hint).groups()
             follows = Auto(host, demo.model, speedup=float(advised))
             assert float(advised) < speedup and run(host, demo, follows, cfg=cfg)[1] == int(count)
             auto = Auto(host, demo.model, choose="by budget", budget=6)
             run(host, demo, auto, cfg=cfg)
-            assert re.search(r": budget \d+ comes nearer$", auto.report.hint)
+            assert re.search(r"set budget \d+$", auto.report.hint)
     auto = Auto(host, demo.model, speedup=20.0)
     assert run(host, demo, auto)[1] == 3 and auto.report.note.endswith("at least 3 evaluations are made")
 
